@@ -1,0 +1,1 @@
+"""Objectives, samplers, training step and the StainFuser pipeline."""

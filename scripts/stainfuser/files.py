@@ -1,0 +1,62 @@
+"""Files that are either whole or absent, and their fingerprints."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+
+@contextlib.contextmanager
+def atomic_path(final: str | Path) -> Iterator[Path]:
+    """Yield a temporary path beside `final`; on success sync it and rename it to `final`.
+
+    On any error the temporary file is removed and `final` stays as it was. The suffix is kept
+    (``slide.tmp.png``), because many libraries choose a format by it.
+    """
+    final = Path(final)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    partial = final.with_name(f".{final.stem}.{os.getpid()}.tmp{final.suffix}")
+    try:
+        yield partial
+        sync_file(partial)
+        os.replace(partial, final)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def sync_file(path: str | Path) -> None:
+    """Force a file's content to disk, so that a rename never precedes it."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_json(path: str | Path, content: Any) -> None:
+    """Write `content` as sorted, indented UTF-8 JSON, atomically."""
+    with atomic_path(path) as partial:
+        text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False)
+        partial.write_text(text + "\n", encoding="utf-8")
+
+
+def read_json(path: str | Path) -> Any:
+    """Read a UTF-8 JSON file."""
+    return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+def sha256_file(path: str | Path) -> str:
+    """Return the SHA-256 of a file's bytes as 64 hexadecimal digits."""
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def sha256_content(content: Any) -> str:
+    """Return the SHA-256 of a JSON-able value; key order does not matter."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,55 @@
+"""Log file and progress of one rule; errors end as one sentence, not as a traceback."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+import traceback
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from stainfuser.errors import StainFuserError
+
+Item = TypeVar("Item")
+LOGGER = logging.getLogger("stainfuser")
+
+
+@contextlib.contextmanager
+def logged(log_path: str | Path) -> Iterator[None]:
+    """Send this package's log messages to `log_path` and to stderr while a stage runs.
+
+    A `StainFuserError` is printed as its one sentence and ends the process with status 1; any
+    other error is a defect of ours: its traceback goes to the log file, and stderr names the file.
+    """
+    log_path = Path(log_path)
+    log_path.parent.mkdir(parents=True, exist_ok=True)
+    file_handler = logging.FileHandler(log_path, mode="w", encoding="utf-8")
+    file_handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    screen_handler = logging.StreamHandler(sys.stderr)
+    screen_handler.setFormatter(logging.Formatter("%(message)s"))
+    LOGGER.setLevel(logging.INFO)
+    LOGGER.handlers[:] = [file_handler, screen_handler]
+    try:
+        yield
+    except StainFuserError as error:
+        LOGGER.error("%s", error)
+        raise SystemExit(1) from None
+    except Exception as error:
+        with open(log_path, "a", encoding="utf-8") as handle:
+            handle.write(traceback.format_exc())
+        kind = type(error).__name__
+        print(f"Unexpected {kind}: {error}; the traceback is in {log_path}.", file=sys.stderr)
+        raise SystemExit(1) from None
+    finally:
+        LOGGER.handlers[:] = []
+        file_handler.close()
+
+
+def progress(items: Iterable[Item], what: str, total: int | None = None, **bar: Any) -> Iterator[Item]:
+    """Iterate with a progress bar on a terminal and a quiet line every 30 s elsewhere."""
+    from tqdm import tqdm
+
+    interval = 0.5 if sys.stderr.isatty() else 30.0
+    yield from tqdm(items, desc=what, total=total, mininterval=interval, file=sys.stderr, **bar)

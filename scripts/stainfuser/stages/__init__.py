@@ -1,0 +1,1 @@
+"""One public function per rule; the only place where files meet mathematics."""
