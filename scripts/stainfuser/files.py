@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+LOGGER = logging.getLogger("stainfuser")
 
 
 @contextlib.contextmanager
@@ -60,3 +64,22 @@ def sha256_content(content: Any) -> str:
     """Return the SHA-256 of a JSON-able value; key order does not matter."""
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+@contextlib.contextmanager
+def exclusive_folder(folder: str | Path) -> Iterator[Path]:
+    """Create a work folder and hold it alone until the block ends; wait while another process does.
+
+    A run killed with SIGKILL can leave its jobs alive; the jobs of the next run then wait here
+    until those are done, instead of both writing one work folder. The kernel releases the lock of
+    a dead process.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "lock", "w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            LOGGER.warning("%s: another process still works here; waiting for it.", folder.name)
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield folder

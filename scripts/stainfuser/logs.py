@@ -10,15 +10,19 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from stainfuser.errors import StainFuserError
+from stainfuser.errors import SlideError, StainFuserError
+from stainfuser.files import write_json
 
 Item = TypeVar("Item")
 LOGGER = logging.getLogger("stainfuser")
 
 
 @contextlib.contextmanager
-def logged(log_path: str | Path) -> Iterator[None]:
+def logged(log_path: str | Path, failure_path: str | Path | None = None) -> Iterator[None]:
     """Send this package's log messages to `log_path` and to stderr while a stage runs.
+
+    A `SlideError` is also written to `failure_path`, where the next run finds it and leaves the
+    slide out instead of failing on it again.
 
     A `StainFuserError` is printed as its one sentence and ends the process with status 1; any
     other error is a defect of ours: its traceback goes to the log file, and stderr names the file.
@@ -35,6 +39,9 @@ def logged(log_path: str | Path) -> Iterator[None]:
         yield
     except StainFuserError as error:
         LOGGER.error("%s", error)
+        if failure_path is not None and isinstance(error, SlideError):
+            record = {"verdict": error.verdict, "reason": error.wrong, "remedy": error.remedy}
+            write_json(failure_path, record)
         raise SystemExit(1) from None
     except Exception as error:
         with open(log_path, "a", encoding="utf-8") as handle:
@@ -47,7 +54,9 @@ def logged(log_path: str | Path) -> Iterator[None]:
         file_handler.close()
 
 
-def progress(items: Iterable[Item], what: str, total: int | None = None, **bar: Any) -> Iterator[Item]:
+def progress(
+    items: Iterable[Item], what: str, total: int | None = None, **bar: Any
+) -> Iterator[Item]:
     """Iterate with a progress bar on a terminal and a quiet line every 30 s elsewhere."""
     from tqdm import tqdm
 
