@@ -1,0 +1,185 @@
+"""Whole-slide images through OpenSlide, without its traps."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import openslide
+from PIL import Image
+
+from stainfuser.errors import SlideError
+from stainfuser.io.regions import Level, RegionReader
+
+MIN_MPP, MAX_MPP = 0.05, 20.0
+"""Plausible micrometres per level-0 px: 200x to 0.5x."""
+
+MPP_REMEDY = (
+    "say it in the column mpp of the slide table, or for all such slides with the configuration "
+    "key mpp, e.g. --config mpp=0.25"
+)
+
+
+class CorruptRegionError(SlideError):
+    """A rectangle of a slide cannot be decoded; other rectangles of it can be.
+
+    `rectangle` is (x_px, y_px, width_px, height_px, level), origin in level-0 px.
+    """
+
+    def __init__(self, where: object, rectangle: tuple[int, int, int, int, int]) -> None:
+        x_px, y_px, width_px, height_px, level = rectangle
+        wrong = (
+            f"level {level} cannot be decoded at x {x_px}, y {y_px} "
+            f"({width_px} x {height_px} px), the file is damaged there"
+        )
+        super().__init__(where, "corrupt", wrong, "copy or download the slide again")
+        self.rectangle = rectangle
+
+
+class SlideReader(RegionReader):
+    """One whole-slide image, opened at the first read and once per process.
+
+    Parameters
+    ----------
+    path
+        A file OpenSlide can read.
+    mpp_override
+        Micrometres per level-0 px, in place of what the slide says.
+
+    Raises
+    ------
+    SlideError
+        At the first access: the file is missing, empty, a directory or not a slide. Reading
+        raises `CorruptRegionError`; the reader stays usable for other rectangles.
+    """
+
+    def __init__(self, path: str | Path, mpp_override: float | None = None) -> None:
+        self.path = Path(path)
+        self._mpp_override = mpp_override
+        self._handle: openslide.OpenSlide | None = None
+        self._pid = 0
+
+    @property
+    def handle(self) -> openslide.OpenSlide:
+        """The open slide of this process: a handle inherited through a fork is not shared."""
+        if self._handle is None or self._pid != os.getpid():
+            self._handle, self._pid = open_slide(self.path), os.getpid()
+        return self._handle
+
+    @property
+    def levels(self) -> tuple[Level, ...]:
+        """Levels, the full size first."""
+        sizes, downsamples = self.handle.level_dimensions, self.handle.level_downsamples
+        return tuple(
+            Level(width, height, float(down))
+            for (width, height), down in zip(sizes, downsamples, strict=True)
+        )
+
+    @property
+    def mpp(self) -> float:
+        """Micrometres per level-0 px; `SlideError` where the slide does not say it plausibly."""
+        if self._mpp_override is not None:
+            return self._mpp_override
+        return plausible_mpp(self.path.name, self.handle.properties)
+
+    @property
+    def objective_power(self) -> float | None:
+        """Magnification of the objective, e.g. 20, if the slide says it."""
+        return _number(self.handle.properties, openslide.PROPERTY_NAME_OBJECTIVE_POWER)
+
+    @property
+    def vendor(self) -> str:
+        """OpenSlide's name of the format, e.g. "aperio"."""
+        return self.handle.properties.get(openslide.PROPERTY_NAME_VENDOR, "unknown")
+
+    @property
+    def icc_profile(self) -> bytes | None:
+        """The embedded colour profile (never applied here), if there is one."""
+        profile = self.handle.color_profile
+        return profile.tobytes() if profile is not None else None
+
+    def close(self) -> None:
+        """Close the handle; a later read opens it again."""
+        if self._handle is not None and self._pid == os.getpid():
+            self._handle.close()
+        self._handle = None
+
+    def _fetch(
+        self, x_px: int, y_px: int, width_px: int, height_px: int, level: int
+    ) -> Image.Image:
+        try:
+            return self.handle.read_region((x_px, y_px), level, (width_px, height_px))
+        except openslide.OpenSlideError:
+            # The handle is dead for every later read now; the next one opens a new handle. This
+            # one is not closed: another thread may be inside it.
+            self._handle = None
+            rectangle = (x_px, y_px, width_px, height_px, level)
+            raise CorruptRegionError(self.path.name, rectangle) from None
+
+
+def open_slide(path: Path) -> openslide.OpenSlide:
+    """Open a slide, or raise `SlideError` with the verdict that says what is in its place."""
+    check_slide_file(path)
+    try:
+        return openslide.OpenSlide(path)
+    except openslide.OpenSlideUnsupportedFormatError:
+        wrong = "it is not a slide format that OpenSlide can read"
+        remedy = "convert it to a pyramidal TIFF, or leave it out"
+        raise SlideError(path.name, "not_a_slide", wrong, remedy) from None
+    except openslide.OpenSlideError as error:
+        wrong = f"OpenSlide cannot open it ({error})"
+        raise SlideError(path.name, "unreadable", wrong, "copy or download it again") from None
+
+
+def check_slide_file(path: Path) -> None:
+    """Raise `SlideError` unless `path` is a file with content.
+
+    OpenSlide reports all of these as an unsupported format.
+    """
+    if path.is_dir():
+        wrong = "it is a directory, expected a slide file"
+        raise SlideError(path.name, "directory", wrong, "give the file inside it")
+    if not path.exists():
+        raise SlideError(path.name, "missing", "there is no such file", "check the path")
+    if path.stat().st_size == 0:
+        remedy = "copy or download it again"
+        raise SlideError(path.name, "empty", "the file is empty (0 bytes)", remedy)
+
+
+def plausible_mpp(where: str, properties: Mapping[str, str]) -> float:
+    """Return the micrometres per level-0 px that a slide's properties state, if plausible.
+
+    Raises
+    ------
+    SlideError
+        Verdict no_mpp where there is none; absurd_mpp outside 0.05 to 20 um, or where x and y
+        differ by more than 5 %.
+    """
+    mpp_x = _number(properties, openslide.PROPERTY_NAME_MPP_X)
+    mpp_y = _number(properties, openslide.PROPERTY_NAME_MPP_Y)
+    if mpp_x is None or mpp_y is None:
+        wrong = "it does not say its resolution (micrometres per px)"
+        power = _number(properties, openslide.PROPERTY_NAME_OBJECTIVE_POWER)
+        if power:
+            wrong += f"; an objective of {power:g}x usually gives about {10 / power:g}"
+        raise SlideError(where, "no_mpp", wrong, MPP_REMEDY)
+    if not is_plausible_mpp(mpp_x) or not is_plausible_mpp(mpp_y):
+        wrong = f"it states {mpp_x:g} x {mpp_y:g} um per px, expected {MIN_MPP} to {MAX_MPP:g}"
+        raise SlideError(where, "absurd_mpp", wrong, MPP_REMEDY)
+    if abs(mpp_x - mpp_y) > 0.05 * max(mpp_x, mpp_y):
+        wrong = f"it states {mpp_x:g} um per px along x but {mpp_y:g} along y"
+        raise SlideError(where, "absurd_mpp", wrong, MPP_REMEDY)
+    return (mpp_x + mpp_y) / 2
+
+
+def is_plausible_mpp(mpp: float) -> bool:
+    """Return whether `mpp` lies in the range of microscopes (not for nan or infinity)."""
+    return MIN_MPP <= mpp <= MAX_MPP
+
+
+def _number(properties: Mapping[str, str], key: str) -> float | None:
+    try:
+        return float(properties[key])
+    except (KeyError, ValueError):
+        return None
