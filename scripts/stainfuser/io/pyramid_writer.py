@@ -1,0 +1,397 @@
+"""Write a whole slide block by block: an Aperio-style BigTIFF that survives a kill.
+
+The file is append-only. Every finished block is noted in a journal in a work folder; a writer that
+is started again with the same key goes on behind the last noted block and ends in the same bytes.
+The offset of the first directory is written last, so that an unfinished file opens nowhere.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from stainfuser.errors import InputError
+from stainfuser.files import atomic_path, sha256_content, sync_file
+from stainfuser.io.bigtiff import (
+    HEADER_BYTES,
+    Tag,
+    encode_directories,
+    encode_header,
+    encode_jpeg,
+)
+from stainfuser.io.journal import Journal, Record
+from stainfuser.io.raw_level import RawLevel
+from stainfuser.io.slide_layout import (
+    SOFTWARE,
+    STEP,
+    Block,
+    Place,
+    SlideSpec,
+    plan_blocks,
+    reduce_by_step,
+    stripped_directory,
+    tiled_directory,
+)
+
+THUMBNAIL_PX = 1024
+ROWS_PER_STRIP = 16
+# Between two journal entries on disk; a kill costs at most this much work.
+SYNC_EVERY_S = 2.0
+
+
+class PyramidWriter:
+    """Write one slide in blocks, resumably; use as a context manager.
+
+    ``for block in writer.remaining(): writer.write(block, rgb)``, then ``writer.finish()``.
+
+    Parameters
+    ----------
+    path
+        The slide's final name; it appears only when `finish` has verified the file.
+    work_dir
+        Folder for the unfinished file and its journal, best on the same file system as `path`.
+        It is kept when the writer is killed or fails, and removed by `finish`.
+    spec
+        Size, resolution and encoding.
+    key
+        Hash of everything the pixels depend on: work under another key is thrown away.
+    threads
+        Encoding threads; they do not change a byte.
+
+    Raises
+    ------
+    InputError
+        The folder of `path` or the work folder cannot be written to, or the disk is full.
+    """
+
+    def __init__(
+        self, path: str | Path, work_dir: str | Path, spec: SlideSpec, *, key: str, threads: int = 1
+    ) -> None:
+        self.path, self.work_dir, self.spec = Path(path), Path(work_dir), spec
+        self.blocks = plan_blocks(spec)
+        self._sizes_px = spec.level_sizes_px()
+        self._direct_levels = _count_direct_levels(spec)
+        self._tiles: list[dict[int, Place]] = [{} for _ in self._sizes_px]
+        self._shared: dict[str, Place] = {}
+        self._notes: list[Any] = []
+        self._end = HEADER_BYTES
+        check_writable(self.path.parent)
+        check_writable(self.work_dir)
+        self._open(f"{key} {_layout_key(spec)}")
+        self._pool = ThreadPoolExecutor(max(1, threads))
+        self._synced_s = time.monotonic()
+
+    @property
+    def notes(self) -> list[Any]:
+        """The `note` of every block written so far, in order; a killed run's are among them."""
+        return list(self._notes)
+
+    @property
+    def blocks_done(self) -> int:
+        """Number of blocks already written."""
+        return len(self._notes)
+
+    def remaining(self) -> list[Block]:
+        """Return the blocks that are still to be written, in order."""
+        return self.blocks[self.blocks_done :]
+
+    def write(self, block: Block, rgb: NDArray[np.uint8], note: Any = None) -> None:
+        """Append one block: (height_px, width_px, 3) uint8 RGB; `note` is JSON-able.
+
+        Blocks have to come in the order of `remaining`.
+        """
+        if block.index != self.blocks_done:
+            raise ValueError(f"block {block.index} written where {self.blocks_done} was expected")
+        if rgb.shape != (block.height_px, block.width_px, 3) or rgb.dtype != np.uint8:
+            raise ValueError(f"block {block.index} has shape {rgb.shape}, type {rgb.dtype}")
+        known = set(self._shared)
+        with explain_full_disk(self.work_dir):
+            tiles = self._append_block(block.x_px, block.y_px, rgb)
+            shared = {name: self._shared[name] for name in self._shared if name not in known}
+            self._journal.add({"end": self._end, "tiles": tiles, "shared": shared, "note": note})
+            self._notes.append(note)
+            if time.monotonic() - self._synced_s > SYNC_EVERY_S:
+                self.sync()
+
+    def sync(self) -> None:
+        """Force all blocks written so far to disk and note them in the journal."""
+        os.fsync(self._file)
+        self._raw.sync()
+        self._journal.flush()
+        self._synced_s = time.monotonic()
+
+    def finish(self) -> None:
+        """Write the small levels, the thumbnail and the directories; verify; rename."""
+        if self.remaining():
+            raise ValueError(f"{len(self.remaining())} blocks are missing")
+        with explain_full_disk(self.work_dir):
+            self.sync()
+            smallest = self._append_small_levels()
+            directories = self._describe(smallest)
+            start = self._end
+            self._append(encode_directories(directories, start))
+            os.fsync(self._file)
+            os.pwrite(self._file, encode_header(start), 0)
+            os.fsync(self._file)
+            verify_slide(self._partial, self.spec)
+            _move(self._partial, self.path)
+        self.close()
+        shutil.rmtree(self.work_dir)
+
+    def close(self) -> None:
+        """Stop; what is not in the journal yet is done again by the next writer."""
+        if self._file < 0:
+            return
+        self._pool.shutdown(cancel_futures=True)
+        self._journal.close()
+        self._raw.close()
+        os.close(self._file)
+        self._file = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _open(self, key: str) -> None:
+        """Open the work files; take over what the journal vouches for and cut off the rest."""
+        self._partial = self.work_dir / "slide.partial"
+        raw_path = self._raw_path(self._direct_levels)
+        size = self._partial.stat().st_size if self._partial.exists() and raw_path.exists() else 0
+        self._journal = Journal(self.work_dir / "journal", key)
+        if self._journal.records and size < self._journal.records[-1]["end"]:
+            self._journal.restart()  # somebody deleted or cut the work files
+        for record in self._journal.records:
+            self._take_over(record)
+        self._file = os.open(self._partial, os.O_RDWR | os.O_CREAT, 0o666)
+        os.ftruncate(self._file, self._end)
+        os.pwrite(self._file, encode_header(0), 0)
+        self._raw = RawLevel(raw_path, *self._sizes_px[self._direct_levels])
+
+    def _raw_path(self, level: int) -> Path:
+        return self.work_dir / f"level{level}.raw"
+
+    def _take_over(self, record: Record) -> None:
+        for level, tiles in enumerate(record["tiles"]):
+            self._tiles[level].update({number: (at, count) for number, at, count in tiles})
+        self._shared.update({name: tuple(place) for name, place in record["shared"].items()})
+        self._notes.append(record["note"])
+        self._end = record["end"]
+
+    def _append(self, content: bytes) -> Place:
+        place = (self._end, len(content))
+        view = memoryview(content)
+        while view:
+            written = os.pwrite(self._file, view, self._end)
+            view, self._end = view[written:], self._end + written
+        return place
+
+    def _append_block(
+        self, x_px: int, y_px: int, rgb: NDArray[np.uint8]
+    ) -> list[list[tuple[int, int, int]]]:
+        """Append a block to every level; return number, offset, count of its tiles per level."""
+        tiles = []
+        for level in range(self._direct_levels):
+            tiles.append(self._append_region(level, x_px, y_px, rgb))
+            rgb, x_px, y_px = reduce_by_step(rgb), x_px // STEP, y_px // STEP
+        self._raw.put(x_px, y_px, rgb)
+        return tiles
+
+    def _append_region(
+        self, level: int, x_px: int, y_px: int, rgb: NDArray[np.uint8]
+    ) -> list[tuple[int, int, int]]:
+        """Append the tiles of a region whose corner lies on the tile grid of `level`."""
+        side = self.spec.tile_px
+        width_px, height_px = self._sizes_px[level]
+        rgb = rgb[: max(0, height_px - y_px), : max(0, width_px - x_px)]
+        if not rgb.size:
+            return []
+        tiles, columns = _cut(rgb, side)
+        first = (y_px // side) * -(-width_px // side) + x_px // side
+        numbers = [
+            first + (i // columns) * -(-width_px // side) + i % columns for i in range(len(tiles))
+        ]
+        places = self._append_tiles(tiles)
+        self._tiles[level].update(zip(numbers, places, strict=True))
+        return [(number, *place) for number, place in zip(numbers, places, strict=True)]
+
+    def _append_tiles(self, tiles: NDArray[np.uint8]) -> list[Place]:
+        """Append tiles in order; all tiles of one and the same colour share one place."""
+        names = [_single_colour(tile) or f"tile {i}" for i, tile in enumerate(tiles)]
+        new = {name: i for i, name in reversed(list(enumerate(names))) if name not in self._shared}
+        new = dict(sorted(new.items(), key=lambda item: item[1]))
+        encoded = self._pool.map(lambda i: encode_jpeg(tiles[i], self.spec.quality), new.values())
+        placed = {name: self._append(content) for name, content in zip(new, encoded, strict=True)}
+        self._shared.update({n: at for n, at in placed.items() if not n.startswith("tile")})
+        return [placed[name] if name in placed else self._shared[name] for name in names]
+
+    def _append_small_levels(self) -> NDArray[np.uint8]:
+        """Append the levels kept raw, band by band; return the smallest level."""
+        side, raw, last = self.spec.tile_px, self._raw, len(self._sizes_px) - 1
+        for level in range(self._direct_levels, last + 1):
+            following = None
+            if level < last:
+                following = RawLevel(self._raw_path(level + 1), *self._sizes_px[level + 1])
+            for y_px in range(0, raw.height_px, side):
+                band = raw.rows(y_px, y_px + side)
+                self._append_region(level, 0, y_px, band)
+                if following:
+                    following.put(0, y_px // STEP, reduce_by_step(band))
+            if following:
+                raw.close()
+                self._raw = raw = following
+        return raw.rows(0, raw.height_px)
+
+    def _describe(self, smallest: NDArray[np.uint8]) -> list[list[Tag]]:
+        """Append the thumbnail's strips and return all directories."""
+        levels = [
+            tiled_directory(
+                self.spec,
+                level and level + 1,
+                size_px,
+                [place for _, place in sorted(tiles.items())],
+            )
+            for level, (size_px, tiles) in enumerate(zip(self._sizes_px, self._tiles, strict=True))
+        ]
+        picture = Image.fromarray(smallest)
+        picture.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
+        rgb = np.asarray(picture)
+        strips = [
+            self._append(encode_jpeg(rgb[y : y + ROWS_PER_STRIP], self.spec.quality))
+            for y in range(0, len(rgb), ROWS_PER_STRIP)
+        ]
+        thumbnail = stripped_directory(self.spec, picture.size, ROWS_PER_STRIP, strips)
+        return [levels[0], thumbnail, *levels[1:]]
+
+
+def write_slide(
+    path: str | Path,
+    rgb: NDArray[np.uint8],
+    *,
+    mpp: float,
+    objective_power: float | None,
+    quality: int = 90,
+    tile_px: int = 256,
+) -> None:
+    """Write a picture in memory, (H, W, 3) uint8 RGB, as a slide that OpenSlide opens.
+
+    `mpp` is in um per px. The file appears under its final name only when it is complete.
+    """
+    height_px, width_px = rgb.shape[:2]
+    block_px = tile_px * max(1, 2048 // tile_px)
+    spec = SlideSpec(width_px, height_px, mpp, objective_power, quality, tile_px, block_px)
+    check_writable(Path(path).parent)
+    with tempfile.TemporaryDirectory(prefix=".slide-", dir=Path(path).parent) as folder:
+        with PyramidWriter(path, Path(folder) / "work", spec, key="", threads=2) as writer:
+            for block in writer.remaining():
+                rows = rgb[block.y_px : block.y_px + block.height_px]
+                writer.write(block, rows[:, block.x_px : block.x_px + block.width_px])
+            writer.finish()
+
+
+def verify_slide(path: Path, spec: SlideSpec) -> None:
+    """Open a finished file as users will and compare it with `spec`.
+
+    Raises
+    ------
+    RuntimeError
+        The file does not read back as it was meant: a defect of the writer or of the disk.
+    """
+    import openslide
+
+    with openslide.OpenSlide(str(path)) as slide:
+        found = (slide.level_dimensions, slide.properties.get("openslide.vendor"))
+        mpp = float(slide.properties.get("openslide.mpp-x", "nan"))
+        for level, (width_px, height_px) in enumerate(slide.level_dimensions):
+            corner = (spec.width_px - 1, spec.height_px - 1) if level == 0 else (0, 0)
+            slide.read_region(corner, level, (min(width_px, 64), min(height_px, 64)))
+    if found != (tuple(spec.level_sizes_px()), "aperio") or abs(mpp / spec.mpp - 1) > 1e-6:
+        raise RuntimeError(f"the written slide reads back as {found}, {mpp} um/px")
+
+
+def check_writable(folder: Path) -> None:
+    """Create `folder` and make sure that files can be written there, before hours of work.
+
+    Raises
+    ------
+    InputError
+        It cannot be created or written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise InputError(
+            folder, f"cannot be written to ({reason})", "give a folder you may write to"
+        ) from error
+
+
+@contextlib.contextmanager
+def explain_full_disk(folder: Path) -> Iterator[None]:
+    """Turn a full disk or quota into one sentence for the user."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise InputError(
+            folder, "the disk is full", "free some space and run again: it goes on where it stopped"
+        ) from error
+
+
+def _layout_key(spec: SlideSpec) -> str:
+    return sha256_content({**asdict(spec), "software": SOFTWARE})
+
+
+def _count_direct_levels(spec: SlideSpec) -> int:
+    """Return how many levels take whole tiles from every block; never the smallest level."""
+    side_px, levels = spec.block_px, 0
+    while levels < len(spec.level_sizes_px()) - 1 and side_px % spec.tile_px == 0:
+        levels, side_px = levels + 1, side_px // STEP
+    return levels
+
+
+def _cut(rgb: NDArray[np.uint8], side: int) -> tuple[NDArray[np.uint8], int]:
+    """Cut a region into (N, side, side, 3) tiles in rows; return them and their columns."""
+    rows, columns = -(-rgb.shape[0] // side), -(-rgb.shape[1] // side)
+    short = (rows * side - rgb.shape[0], columns * side - rgb.shape[1])
+    if any(short):
+        # Repeating the last px, unlike white, keeps JPEG from ringing into the picture.
+        rgb = np.pad(rgb, ((0, short[0]), (0, short[1]), (0, 0)), mode="edge")
+    tiles = rgb.reshape(rows, side, columns, side, 3).swapaxes(1, 2)
+    return tiles.reshape(-1, side, side, 3), columns
+
+
+def _single_colour(tile: NDArray[np.uint8]) -> str | None:
+    """Return the colour of a blank tile, e.g. ``255,255,255``, or None."""
+    first = tile[0, 0]
+    if (tile[0] != first).any() or (tile != first).any():
+        return None
+    return ",".join(map(str, first.tolist()))
+
+
+def _move(partial: Path, final: Path) -> None:
+    try:
+        os.replace(partial, final)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        with atomic_path(final) as copy:  # the work folder is on another file system
+            shutil.copyfile(partial, copy)
+    sync_file(final.parent)
