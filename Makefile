@@ -1,0 +1,48 @@
+# The two commands of the README, and those of a developer.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+CORES ?= all
+
+.PHONY: demo test test-fast lint format environment
+
+## demo: set up what is missing, then run the whole chain on the synthetic cohort
+demo: $(VENV)/.installed
+	$(BIN)/snakemake --cores $(CORES) all
+	@echo
+	@echo "Report:            results/report/index.html"
+	@echo "Normalised slides: results/normalized/demo/"
+
+## test: every test, the end-to-end runs of the real workflow included
+test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest
+
+## test-fast: the unit tests alone
+test-fast: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest tests/unit tests/stages tests/test_architecture.py
+
+## lint: what the continuous integration checks
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/snakefmt --check Snakefile workflow
+	$(BIN)/snakemake --lint
+
+## format: rewrite the code in the house style
+format: $(VENV)/.installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/snakefmt Snakefile workflow
+
+environment: $(VENV)/.installed
+
+$(VENV)/.installed: envs/requirements.txt envs/constraints.txt pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r envs/requirements.txt -c envs/constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed envs/requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r envs/requirements-dev.txt -c envs/constraints.txt
+	touch $@

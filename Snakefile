@@ -1,0 +1,98 @@
+# StainFuser: slides in, normalised slides and a report out.
+# The stages are included in data order; the target rules are at the end.
+from snakemake.utils import min_version
+
+min_version("9.0")
+
+
+configfile: "config.yaml"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/demo.smk"
+include: "workflow/rules/slides.smk"
+include: "workflow/rules/tiles.smk"
+include: "workflow/rules/clusters.smk"
+include: "workflow/rules/pairs.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/normalize.smk"
+include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/report.smk"
+
+
+localrules:
+    all,
+    tiles,
+    clusters,
+    pairs,
+    train,
+    normalize,
+    evaluate,
+    report,
+
+
+# Everything: normalised slides, their evaluation and the report.
+rule all:
+    default_target: True
+    input:
+        normalized_outputs,
+        "results/evaluation/summary.csv",
+        "results/report/index.html",
+        "results/slides/accepted.txt",
+
+
+# Tissue masks and tiles of every usable slide.
+rule tiles:
+    input:
+        tile_stores,
+        "results/slides/accepted.txt",
+
+
+# Tissue and stain clusters, with their montages.
+rule clusters:
+    input:
+        "results/clusters/assignments.csv",
+        "results/slides/accepted.txt",
+
+
+# The merged training pairs.
+rule pairs:
+    input:
+        "results/pairs/pairs.h5",
+        "results/slides/accepted.txt",
+
+
+# The trained model.
+rule train:
+    input:
+        "results/model",
+        "results/slides/accepted.txt",
+
+
+# Every usable slide in every target's stain.
+rule normalize:
+    input:
+        normalized_outputs,
+        "results/slides/accepted.txt",
+
+
+# The metric tables and figures.
+rule evaluate:
+    input:
+        "results/evaluation/summary.csv",
+        "results/slides/accepted.txt",
+
+
+# The self-contained report.
+rule report:
+    input:
+        "results/report/index.html",
+        "results/slides/accepted.txt",
+
+
+onsuccess:
+    print_outcome()
+
+
+onerror:
+    print_outcome()

@@ -1,0 +1,13 @@
+"""Entry point of the rule accept_slides."""
+
+from stainfuser.logs import logged
+from stainfuser.stages.accept_slides import accept_slides
+
+with logged(snakemake.log[0]):
+    accept_slides(
+        index_path=snakemake.input.index,
+        config_path=snakemake.input.config,
+        failed_dir=snakemake.params.failed,
+        accepted_path=snakemake.output.accepted,
+        allow_failed_slides=snakemake.params.allow_failed_slides,
+    )

@@ -1,0 +1,252 @@
+"""The house keeps its shape: one-way imports, scripts in step with rules, sections with stages."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+SCRIPTS = REPOSITORY / "scripts"
+PACKAGE = SCRIPTS / "stainfuser"
+BASE = "base"
+# Layer → the layers it may import; base modules lie directly in the package.
+MAY_IMPORT = {
+    BASE: {BASE},
+    "io": {BASE, "io"},
+    "stain": {BASE, "stain"},
+    "nn": {BASE, "nn"},
+    "diffusion": {BASE, "io", "stain", "nn", "diffusion"},
+    "stages": {BASE, "io", "stain", "nn", "diffusion"},
+}
+FIELD = re.compile(r"snakemake\.(input|output|params)\.(\w+)")
+BEFORE_TRAINING = [
+    "make_demo_slide",
+    "make_demo_target",
+    "check_target",
+    "probe_slide",
+    "list_slides",
+    "accept_slides",
+    "mask_tissue",
+    "extract_tiles",
+    "cluster_stains",
+    "plan_pairs",
+    "transfer_style",
+    "merge_pairs",
+    "attach_pairs",
+]
+
+
+def imported_modules(source: str) -> list[str]:
+    """Return the dotted names a module imports, wherever in it the import stands."""
+    names = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names += [f"{node.module}.{alias.name}" for alias in node.names]
+    return names
+
+
+def layer_of(module: str) -> str:
+    """Return the layer of ``stainfuser.x.y``: a folder's name, or base."""
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 and parts[1] in MAY_IMPORT else BASE
+
+
+def import_faults(layer: str, own_name: str, source: str) -> list[str]:
+    """Return what a module imports against the direction of the layers."""
+    faults = []
+    for name in imported_modules(source):
+        if name.split(".")[0] == "snakemake":
+            faults.append(f"{own_name} imports snakemake")
+        if name.split(".")[0] != "stainfuser":
+            continue
+        if layer_of(name) not in MAY_IMPORT[layer]:
+            faults.append(f"{own_name} ({layer}) imports {name}")
+    return faults
+
+
+def rule_blocks(text: str) -> dict[str, dict[str, set[str]]]:
+    """Return rule → section → keyword names, read from a snakefmt-formatted file."""
+    rules: dict[str, dict[str, set[str]]] = {}
+    rule = section = None
+    for line in text.splitlines():
+        header = re.match(r"\s*(?:rule|checkpoint) (\w+):", line)
+        if header:
+            rule, section, indent = header[1], None, len(line) - len(line.lstrip()) + 4
+            rules[rule] = {}
+        elif rule and (start := re.match(rf"\s{{{indent}}}(\w+):", line)):
+            section = start[1]
+            rules[rule][section] = set()
+        elif rule and section and (key := re.match(rf"\s{{{indent + 4}}}(\w+)=", line)):
+            rules[rule][section].add(key[1])
+    return rules
+
+
+def field_faults(script: str, source: str, rule: dict[str, set[str]] | None) -> list[str]:
+    """Return the snakemake.X.Y a script uses and its rule does not have."""
+    if rule is None:
+        return [f"{script} has no rule of its name"]
+    used = FIELD.findall(source)
+    return [f"{script}: {a}.{b}" for a, b in used if b != "get" and b not in rule.get(a, set())]
+
+
+def stage_call(source: str) -> ast.Call:
+    """Return the call of the stage in an entry script."""
+    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+    return next(
+        call for call in calls if isinstance(call.func, ast.Name) and call.func.id != "logged"
+    )
+
+
+def option_names(script_source: str, stage_source: str, stage: str) -> set[str]:
+    """Return the stage's parameters that the script fills from the configuration section."""
+    passed = {keyword.arg for keyword in stage_call(script_source).keywords if keyword.arg}
+    tree = ast.parse(stage_source)
+    function = next(
+        node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == stage
+    )
+    arguments = zip(function.args.kwonlyargs, function.args.kw_defaults, strict=True)
+    return {argument.arg for argument, default in arguments if default is None} - passed
+
+
+RULES = {
+    rule: sections
+    for path in sorted((REPOSITORY / "workflow" / "rules").glob("*.smk"))
+    for rule, sections in rule_blocks(path.read_text()).items()
+}
+ENTRY_SCRIPTS = sorted(SCRIPTS.glob("*.py"))
+MODULES = sorted(PACKAGE.rglob("*.py"))
+CONFIG = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
+SECTIONS = {key: value for key, value in CONFIG.items() if isinstance(value, dict)}
+# Keys a rule passes by name, or that choose between rules.
+PASSED_BY_NAME = {"pairs": {"attach", "sources_per_target"}}
+STAGES_OF = {
+    "demo": ["make_demo_slide", "make_demo_target"],
+    "probe": ["probe_slide"],
+    "mask": ["mask_tissue"],
+    "tiles": ["extract_tiles"],
+    "clusters": ["cluster_stains"],
+    "pairs": ["transfer_style"],
+    "train": ["train_normalizer"],
+    "normalize": ["normalize_slide", "normalize_images"],
+    "evaluate": ["evaluate_tiles", "summarize_evaluation"],
+    "report": ["render_report"],
+}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_run_one_way(path):
+    relative = path.relative_to(PACKAGE)
+    layer = relative.parts[0] if len(relative.parts) > 1 else BASE
+    assert import_faults(layer, str(relative), path.read_text()) == []
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_stages_do_not_import_stages(path):
+    if path.parent.name == "stages":
+        names = imported_modules(path.read_text())
+        assert [name for name in names if name.startswith("stainfuser.stages")] == []
+
+
+@pytest.mark.parametrize("path", ENTRY_SCRIPTS, ids=lambda p: p.name)
+def test_scripts_use_what_their_rule_has(path):
+    assert field_faults(path.stem, path.read_text(), RULES.get(path.stem)) == []
+
+
+@pytest.mark.parametrize("path", ENTRY_SCRIPTS, ids=lambda p: p.name)
+def test_scripts_are_thin(path):
+    assert len(path.read_text().splitlines()) <= 35
+    assert stage_call(path.read_text()).func.id == path.stem
+
+
+@pytest.mark.parametrize("rule", sorted(RULES))
+def test_every_rule_has_script_log_and_benchmark(rule):
+    assert {"output", "log", "benchmark", "threads", "resources", "script"} <= set(RULES[rule])
+    assert (SCRIPTS / f"{rule}.py").exists()
+    assert (PACKAGE / "stages" / f"{rule}.py").exists()
+
+
+@pytest.mark.parametrize("section", sorted(SECTIONS))
+def test_a_section_has_exactly_its_stages_options(section):
+    options: set[str] = set()
+    for stage in STAGES_OF[section]:
+        script = (SCRIPTS / f"{stage}.py").read_text()
+        options |= option_names(script, (PACKAGE / "stages" / f"{stage}.py").read_text(), stage)
+    assert options == set(SECTIONS[section]) - PASSED_BY_NAME.get(section, set())
+
+
+def test_the_schema_knows_exactly_the_keys_of_the_configuration():
+    schema = yaml.safe_load((REPOSITORY / "workflow/schemas/config.schema.yaml").read_text())
+    assert set(schema["properties"]) == set(CONFIG)
+    assert schema["additionalProperties"] is False
+    for section, keys in SECTIONS.items():
+        part = schema["properties"][section]
+        assert set(part["properties"]) == set(keys)
+        assert set(part["required"]) == set(keys)
+        assert part["additionalProperties"] is False
+
+
+def test_no_rule_before_training_imports_a_network_library():
+    lines = [f"import stainfuser.stages.{stage}" for stage in BEFORE_TRAINING]
+    heavy = "{'torch', 'diffusers', 'accelerate', 'torchmetrics'}"
+    code = "\n".join(["import sys", *lines, f"print(sorted({heavy} & set(sys.modules)))"])
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=SCRIPTS, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_importing_the_package_is_light():
+    code = (
+        "import sys, stainfuser; print(sorted({'torch', 'numpy', 'diffusers'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=SCRIPTS, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_environments_are_in_step_with_the_pins():
+    pins = (REPOSITORY / "envs/requirements.txt").read_text()
+    development = (REPOSITORY / "envs/requirements-dev.txt").read_text()
+    constraints = (REPOSITORY / "envs/constraints.txt").read_text().lower().splitlines()
+    for line in (pins + development).splitlines():
+        if line and not line.startswith("#"):
+            assert line.lower() in constraints
+    conda = yaml.safe_load((REPOSITORY / "envs/stainfuser.yaml").read_text())
+    pip = next(item["pip"] for item in conda["dependencies"] if isinstance(item, dict))
+    assert "-r requirements.txt" in pip
+
+
+# The checks themselves must be able to fail.
+
+
+def test_a_wrong_import_is_found():
+    assert import_faults("io", "io/x.py", "from stainfuser.stain import tissue")
+    assert import_faults("stain", "stain/x.py", "import stainfuser.nn.backbones")
+    assert import_faults("base", "x.py", "def f():\n    from stainfuser.stages import probe_slide")
+    assert import_faults("nn", "nn/x.py", "import snakemake")
+    assert (
+        import_faults("stages", "stages/x.py", "from stainfuser.io.slides import SlideReader") == []
+    )
+
+
+def test_a_field_the_rule_lacks_is_found():
+    rules = rule_blocks("rule a:\n    input:\n        b=1,\n    output:\n        c=2,\n")
+    assert rules == {"a": {"input": {"b"}, "output": {"c"}}}
+    assert field_faults("a", "f(snakemake.input.b, snakemake.output.c)", rules["a"]) == []
+    assert field_faults("a", "f(snakemake.input.c)", rules["a"]) == ["a: input.c"]
+    assert field_faults("z", "", None)
+
+
+def test_an_option_without_a_key_is_found():
+    script = "with logged(snakemake.log[0]):\n    a(x=1, **snakemake.params.options)"
+    stage = "def a(*, x: int, steps: int, workers: int = 1) -> None: ..."
+    assert option_names(script, stage, "a") == {"steps"}

@@ -1,0 +1,180 @@
+# In: config.yaml and --config. Out: the checked configuration, the cohort and the targets, and the
+# functions by which rules find their inputs. The only file of the workflow with functions.
+import os
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
+
+from snakemake.exceptions import WorkflowError
+from stainfuser.configuration import resolve_config, write_resolved
+from stainfuser.errors import ConfigError, StainFuserError
+from stainfuser.failures import late_failures, left_out, read_index
+from stainfuser.io.cohort import CohortEntry, resolve_cohort
+from stainfuser.io.targets import resolve_targets
+from stainfuser.run_lock import hold_run_lock
+
+RESOLVED_CONFIG = "results/config.yaml"
+SLIDE_INDEX = "results/slides/index.csv"
+FAILED = "results/slides/failed"
+
+
+def resolve_inputs():
+    """Return the cohort (name -> entry), the targets (name -> image) and the jobs (slide, target)."""
+    if config["slides"] == "demo":
+        entries = [
+            CohortEntry(
+                name=name, path=Path(f"results/demo/slides/{name}.svs"), site=laboratory
+            )
+            for name, laboratory in config["demo"]["slides"].items()
+        ]
+        if config["target"] == "demo":
+            return index_cohort(entries, {"demo": Path("results/demo/target.png")})
+    else:
+        entries = resolve_cohort(config["slides"])
+        if config["target"] == "demo":
+            remedy = "give your reference image, e.g. target=reference.png"
+            raise ConfigError(
+                "configuration key target", "demo belongs to slides=demo", remedy
+            )
+    return index_cohort(entries, resolve_targets(config["target"]))
+
+
+def index_cohort(entries, targets):
+    """Give every slide its targets: those of the configuration, or its own of the table."""
+    targets, pairs = dict(targets), []
+    for entry in entries:
+        own = {}
+        if entry.target:
+            own = (
+                {entry.target: targets[entry.target]}
+                if entry.target in targets
+                else resolve_targets(entry.target)
+            )
+        targets.update(own)
+        pairs += [(entry.name, target) for target in (own or targets)]
+    return {entry.name: entry for entry in entries}, targets, pairs
+
+
+def check_model_folder(model):
+    """Return the model's folder: the one trained here, or an existing one."""
+    if model == "train":
+        return "results/model"
+    if not Path(model, "model_index.json").is_file():
+        remedy = "name a folder that StainFuserPipeline.save_pretrained wrote, or train"
+        raise ConfigError("configuration key model", f"{model} holds no model", remedy)
+    return model
+
+
+try:
+    SCHEMA = Path(workflow.basedir) / "workflow/schemas/config.schema.yaml"
+    config.update(resolve_config(config, SCHEMA))
+    MODEL = check_model_folder(config["model"])
+    COHORT, TARGETS, JOBS = resolve_inputs()
+except StainFuserError as error:
+    raise WorkflowError(str(error)) from None
+
+if workflow.is_main_process:
+    RUN_LOCK = hold_run_lock(Path(".snakemake"))
+    write_resolved(config, RESOLVED_CONFIG)
+
+
+wildcard_constraints:
+    slide=r"[^/]+",
+    target=r"[^/]+",
+    pair_target=r"t[0-9]+",
+
+
+def slide_file(wildcards):
+    """Return a slide's path; nothing if it is missing, so that its probe can say so."""
+    path = COHORT[wildcards.slide].path
+    return str(path) if config["slides"] == "demo" or os.path.exists(path) else []
+
+
+def usable(kind):
+    """Return the names of slides that passed the probe and did not fail later."""
+    index = read_index(checkpoints.list_slides.get().output.index)
+    late = late_failures(FAILED, os.path.getmtime(RESOLVED_CONFIG))
+    return [
+        row["slide"]
+        for row in index
+        if row["verdict"] == "ok" and row["kind"] in kind and row["slide"] not in late
+    ]
+
+
+def tile_stores(wildcards):
+    return [f"results/tiles/{slide}.h5" for slide in usable(("slide", "images"))]
+
+
+def mask_overlays(wildcards):
+    return [
+        f"results/masks/overlay/{slide}.jpg" for slide in usable(("slide", "images"))
+    ]
+
+
+def target_images(wildcards):
+    return [f"results/targets/{target}.png" for target in TARGETS]
+
+
+def normalized_slides(wildcards):
+    slides = set(usable(("slide",)))
+    return [
+        f"results/normalized/{target}/{slide}.svs"
+        for slide, target in JOBS
+        if slide in slides
+    ]
+
+
+def slide_records(wildcards):
+    return [
+        str(Path(path).with_suffix(".json")) for path in normalized_slides(wildcards)
+    ]
+
+
+def normalized_image_folders(wildcards):
+    entries = set(usable(("images",)))
+    return [
+        f"results/normalized/{target}/{entry}"
+        for entry, target in JOBS
+        if entry in entries
+    ]
+
+
+def normalized_outputs(wildcards):
+    return normalized_slides(wildcards) + normalized_image_folders(wildcards)
+
+
+def truth_slides(wildcards):
+    """Return the demo's truth; slides from elsewhere have none."""
+    if not (config["slides"] == "demo" and config["target"] == "demo"):
+        return []
+    return [f"results/demo/truth/{slide}.svs" for slide in usable(("slide",))]
+
+
+def planned_shards(folder, suffix):
+    """Return an input function: one file per training target of the pair plan."""
+
+    def shards(wildcards):
+        if config["pairs"]["attach"]:
+            return []
+        with open(checkpoints.plan_pairs.get().output.plan, encoding="utf-8") as plan:
+            names = sorted(
+                {line.rstrip("\n").rsplit(",", 1)[1] for line in list(plan)[1:]}
+            )
+        return [f"{folder}/{name}{suffix}" for name in names]
+
+    return shards
+
+
+def if_trained(path):
+    """Return a training product as an input, or nothing where the model comes from elsewhere."""
+    return path if config["model"] == "train" else []
+
+
+def print_outcome():
+    """Print which slides were left out, in plain words, as the last thing of a run."""
+    failures = left_out(SLIDE_INDEX, FAILED, os.path.getmtime(RESOLVED_CONFIG))
+    for failure in failures:
+        print(f"left out: {failure}", file=sys.stderr)
+    if os.path.exists("results/report/index.html"):
+        print("report: results/report/index.html", file=sys.stderr)

@@ -1,0 +1,41 @@
+# In: the configuration alone. Out: the synthetic cohort of demo laboratories, its truth and target.
+rule make_demo_slide:
+    output:
+        slide="results/demo/slides/{slide}.svs",
+        truth="results/demo/truth/{slide}.svs",
+        nuclei="results/demo/nuclei/{slide}.png",
+    log:
+        "results/logs/make_demo_slide/{slide}.log",
+    benchmark:
+        "results/benchmarks/make_demo_slide/{slide}.tsv"
+    conda:
+        "../../envs/stainfuser.yaml"
+    threads: 1
+    resources:
+        mem_mb=3000,
+        runtime=20,
+    params:
+        options=config["demo"],
+        seed=config["seed"],
+    script:
+        "../../scripts/make_demo_slide.py"
+
+
+rule make_demo_target:
+    output:
+        image="results/demo/target.png",
+    log:
+        "results/logs/make_demo_target.log",
+    benchmark:
+        "results/benchmarks/make_demo_target.tsv"
+    conda:
+        "../../envs/stainfuser.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=20,
+    params:
+        options=config["demo"],
+        seed=config["seed"],
+    script:
+        "../../scripts/make_demo_target.py"

@@ -1,0 +1,53 @@
+# In: tiles, normalised slides and, for the demo, the truth. Out: the long metric table, its summary
+# with bootstrap intervals, and figures.
+rule evaluate_tiles:
+    input:
+        tiles=tile_stores,
+        normalized=normalized_slides,
+        record=slide_records,
+        truth=truth_slides,
+        target=target_images,
+        model=MODEL,
+    output:
+        table="results/evaluation/tiles.parquet",
+        examples="results/evaluation/examples.png",
+    log:
+        "results/logs/evaluate_tiles.log",
+    benchmark:
+        "results/benchmarks/evaluate_tiles.tsv"
+    conda:
+        "../../envs/stainfuser.yaml"
+    threads: 2
+    resources:
+        mem_mb=6000,
+        runtime=240,
+    params:
+        options={"tiles_per_slide": config["evaluate"]["tiles_per_slide"]},
+        seed=config["seed"],
+    script:
+        "../../scripts/evaluate_tiles.py"
+
+
+rule summarize_evaluation:
+    input:
+        table="results/evaluation/tiles.parquet",
+    output:
+        summary="results/evaluation/summary.csv",
+        figure="results/evaluation/overview.png",
+    log:
+        "results/logs/summarize_evaluation.log",
+    benchmark:
+        "results/benchmarks/summarize_evaluation.tsv"
+    conda:
+        "../../envs/stainfuser.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        options={
+            key: config["evaluate"][key] for key in ("bootstrap_samples", "confidence")
+        },
+        seed=config["seed"],
+    script:
+        "../../scripts/summarize_evaluation.py"

@@ -1,0 +1,59 @@
+# In: a slide (or a folder of plain images), its mask, a target and the model. Out: the same in the
+# target's stain, with a record of how it was made.
+ruleorder: normalize_slide > normalize_images
+
+
+rule normalize_slide:
+    input:
+        slide=slide_file,
+        json="results/slides/{slide}.json",
+        mask="results/masks/{slide}.png",
+        target="results/targets/{target}.png",
+        model=MODEL,
+    output:
+        slide="results/normalized/{target}/{slide}.svs",
+        record="results/normalized/{target}/{slide}.json",
+    log:
+        "results/logs/normalize_slide/{target}/{slide}.log",
+    benchmark:
+        "results/benchmarks/normalize_slide/{target}/{slide}.tsv"
+    conda:
+        "../../envs/stainfuser.yaml"
+    threads: 1
+    resources:
+        mem_mb=3000,
+        runtime=480,
+    params:
+        options=config["normalize"],
+        seed=config["seed"],
+        work="results/work/normalize_slide/{target}/{slide}",
+        failure="results/slides/failed/{slide}.json",
+    script:
+        "../../scripts/normalize_slide.py"
+
+
+rule normalize_images:
+    input:
+        slide=slide_file,
+        json="results/slides/{slide}.json",
+        target="results/targets/{target}.png",
+        model=MODEL,
+    output:
+        folder=directory("results/normalized/{target}/{slide}"),
+    log:
+        "results/logs/normalize_images/{target}/{slide}.log",
+    benchmark:
+        "results/benchmarks/normalize_images/{target}/{slide}.tsv"
+    conda:
+        "../../envs/stainfuser.yaml"
+    threads: 1
+    resources:
+        mem_mb=3000,
+        runtime=480,
+    params:
+        options=config["normalize"],
+        seed=config["seed"],
+        work="results/work/normalize_images/{target}/{slide}",
+        failure="results/slides/failed/{slide}.json",
+    script:
+        "../../scripts/normalize_images.py"

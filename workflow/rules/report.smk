@@ -1,0 +1,50 @@
+# In: the products of every stage. Out: one HTML file that shows what ran and how well.
+rule render_report:
+    input:
+        config=RESOLVED_CONFIG,
+        index=SLIDE_INDEX,
+        record=slide_records,
+        normalized=normalized_slides,
+        images=normalized_image_folders,
+        overlay=mask_overlays,
+        target=target_images,
+        montage=[
+            "results/clusters/tissue_montage.png",
+            "results/clusters/stain_montage.png",
+        ],
+        sheet=planned_shards("results/pairs/sheets", ".jpg"),
+        scores=(
+            [] if config["pairs"]["attach"] else if_trained("results/pairs/scores.csv")
+        ),
+        losses=if_trained("results/train/losses.csv"),
+        training=[
+            if_trained("results/train/curves.png"),
+            if_trained("results/train/samples.png"),
+        ],
+        validation=if_trained("results/train/validation.json"),
+        summary="results/evaluation/summary.csv",
+        evaluation=[
+            "results/evaluation/overview.png",
+            "results/evaluation/examples.png",
+        ],
+    output:
+        report="results/report/index.html",
+    log:
+        "results/logs/render_report.log",
+    benchmark:
+        "results/benchmarks/render_report.tsv"
+    conda:
+        "../../envs/stainfuser.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        options=config["report"],
+        benchmarks="results/benchmarks",
+        failed=FAILED,
+        slide=lambda wildcards: {
+            name: str(entry.path) for name, entry in COHORT.items()
+        },
+    script:
+        "../../scripts/render_report.py"

@@ -1,0 +1,26 @@
+# In: the training pairs. Out: the model in diffusers' layout, its loss table, pictures and numbers.
+rule train_normalizer:
+    input:
+        pairs="results/pairs/pairs.h5",
+    output:
+        model=directory("results/model"),
+        losses="results/train/losses.csv",
+        samples="results/train/samples.png",
+        curves="results/train/curves.png",
+        validation="results/train/validation.json",
+    log:
+        "results/logs/train_normalizer.log",
+    benchmark:
+        "results/benchmarks/train_normalizer.tsv"
+    conda:
+        "../../envs/stainfuser.yaml"
+    threads: 2
+    resources:
+        mem_mb=16000,
+        runtime=1440,
+    params:
+        options=config["train"],
+        seed=config["seed"],
+        work="results/work/train_normalizer",
+    script:
+        "../../scripts/train_normalizer.py"
