@@ -13,9 +13,6 @@ from PIL import Image, PngImagePlugin, UnidentifiedImageError
 from stainfuser.errors import InputError
 from stainfuser.files import atomic_path
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff"})
-"""Suffixes of plain images; a tiled .tif is a slide (see `stainfuser.io.cohort`)."""
-
 MAX_PIXELS = 1_000_000_000
 """Largest image that is read into memory, px: 3 GB as RGB."""
 
@@ -71,12 +68,8 @@ def write_image(
 ) -> None:
     """Write (H, W, 3) uint8 RGB or (H, W) uint8 grey atomically, in the format of the suffix.
 
-    Parameters
-    ----------
-    quality
-        JPEG quality; JPEGs are written 4:4:4, because colour is what they are for.
-    text
-        Text attributes (a stamp): PNG text chunks, or one JSON-free comment of a JPEG.
+    JPEGs are written 4:4:4, because colour is what they are for. `text` (a stamp) becomes PNG
+    text chunks, the comment of a JPEG or the description of a TIFF.
     """
     with atomic_path(path) as partial:
         partial.write_bytes(encode_image(pixels, Path(path).suffix, quality=quality, text=text))

@@ -82,12 +82,9 @@ def open_tile_writer(
 ) -> Iterator[TileWriter]:
     """Yield a `TileWriter`; the file takes its final name when the block ends without an error.
 
-    Parameters
-    ----------
-    attributes
-        File attributes: `slide`, `mpp`, `level0_tile_px`, `source_sha256` and the stamp.
-    encoding
-        "raw": `images` is uint8 (N, S, S, 3); "jpeg": `images` holds JPEG 4:4:4 bytes per row.
+    `attributes` become those of the file: `slide`, `mpp`, `level0_tile_px`, `source_sha256` and
+    the stamp. With `encoding` "raw" `images` is uint8 (N, S, S, 3), with "jpeg" it holds the
+    bytes of one 4:4:4 JPEG per row.
     """
     if encoding not in ENCODINGS:
         raise InputError("tiles.encoding", f"it is {encoding!r}", f"use one of {ENCODINGS}")
