@@ -6,7 +6,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
 
-from snakemake.exceptions import WorkflowError
 from stainfuser.configuration import resolve_config, write_resolved
 from stainfuser.errors import ConfigError, StainFuserError
 from stainfuser.failures import late_failures, left_out, read_index
@@ -24,7 +23,7 @@ def resolve_inputs():
     if config["slides"] == "demo":
         entries = [
             CohortEntry(
-                name=name, path=Path(f"results/demo/slides/{name}.svs"), site=laboratory
+                name, Path(f"results/demo/slides/{name}.svs"), "slide", site=laboratory
             )
             for name, laboratory in config["demo"]["slides"].items()
         ]
@@ -72,7 +71,7 @@ try:
     MODEL = check_model_folder(config["model"])
     COHORT, TARGETS, JOBS = resolve_inputs()
 except StainFuserError as error:
-    raise WorkflowError(str(error)) from None
+    sys.exit(f"Error: {error}")
 
 if workflow.is_main_process:
     RUN_LOCK = hold_run_lock(Path(".snakemake"))
