@@ -1,4 +1,4 @@
-"""A run killed at five moments and started again each time ends in the bytes of an undisturbed one."""
+"""A run killed at five moments and started again ends in the bytes of an undisturbed one."""
 
 from __future__ import annotations
 
