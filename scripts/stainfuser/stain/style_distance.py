@@ -18,11 +18,16 @@ from stainfuser.stain.optical_density import rgb_to_od
 # Mean optical density at which a pixel is as likely tissue as background, and the softness.
 TISSUE_OD, TISSUE_SOFTNESS_OD = 0.12, 0.03
 # A class with less than this fraction of the pixels is too small to compare.
-MIN_CLASS_FRACTION = 0.01
+MIN_CLASS_FRACTION = 0.02
 # At most this many pixels, on a regular grid, enter a distance.
 MAX_PIXELS = 65536
-PROJECTIONS = 64
-QUANTILES = 256
+# Directions, quantiles and pixels of the sliced Wasserstein distance.
+PROJECTIONS, QUANTILES, MAX_SLICED_PIXELS = 64, 256, 16384
+# Tissue whose red optical density varies less than this is of one colour.
+MIN_RANGE_OD = 1e-3
+# Red optical density that tells nuclei from the rest where an image shows one colour only.
+NUCLEAR_RED_OD = 0.5
+EM_ROUNDS = 30
 
 
 def style_distance(
@@ -56,15 +61,14 @@ def soft_classes(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
 
     (N, 3) float32, rows sum to 1. Background is what is hardly denser than the image's own
     white; the rest is divided by the absorption of red light, which haematoxylin has and eosin
-    has not, at the threshold that suits the image (Otsu).
+    hardly has, where the image's own two groups part.
     """
     od = rgb_to_od(pixels)
     white = np.minimum(np.percentile(od, 1.0, axis=0), TISSUE_OD).astype(np.float32)
     density = (od - white).mean(axis=1)
     tissue = _sigmoid((density - TISSUE_OD) / TISSUE_SOFTNESS_OD)
     red = od[:, 0]
-    threshold, softness = _divide(red[tissue > 0.5])
-    haematoxylin = tissue * _sigmoid((red - threshold) / softness)
+    haematoxylin = tissue * _denser_share(red, red[tissue > 0.5])
     return np.stack([1.0 - tissue, haematoxylin, tissue - haematoxylin], axis=1)
 
 
@@ -78,17 +82,17 @@ def sliced_wasserstein(result: NDArray[np.uint8], target: NDArray[np.uint8]) -> 
     directions = (directions / np.linalg.norm(directions, axis=0)).astype(np.float32)
     levels = (np.arange(QUANTILES) + 0.5) / QUANTILES
     quantiles = [
-        np.quantile(rgb_to_od(_sample(image)) @ directions, levels, axis=0)
+        np.quantile(rgb_to_od(_sample(image, MAX_SLICED_PIXELS)) @ directions, levels, axis=0)
         for image in (result, target)
     ]
     return float(np.abs(quantiles[0] - quantiles[1]).mean())
 
 
-def _sample(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return at most `MAX_PIXELS` pixels of a (H, W, 3) image, evenly spread, as (N, 3)."""
+def _sample(image: NDArray[np.uint8], max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
+    """Return at most `max_pixels` pixels of a (H, W, 3) image, evenly spread, as (N, 3)."""
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
         raise ValueError(f"expected a (H, W, 3) uint8 RGB array, got {image.shape} {image.dtype}")
-    step = int(np.ceil(np.sqrt(image.shape[0] * image.shape[1] / MAX_PIXELS)))
+    step = int(np.ceil(np.sqrt(image.shape[0] * image.shape[1] / max_pixels)))
     return image[::step, ::step].reshape(-1, 3)
 
 
@@ -109,20 +113,45 @@ def _class_statistics(od: NDArray[np.float32], classes: NDArray[np.float32]) -> 
     return _ClassStatistics(total / len(od), mean, np.sqrt(variance))
 
 
-def _divide(values: NDArray[np.float32]) -> tuple[float, float]:
-    """Return Otsu's threshold of some optical densities and the softness of the division."""
-    if values.size < 2 or np.ptp(values) < 1e-3:
+def _denser_share(values: NDArray[np.float32], of_tissue: NDArray[np.float32]) -> NDArray:
+    """Return how likely each value belongs to the denser of the two groups of `of_tissue`, [0, 1].
+
+    Two Gaussians are fitted to a histogram (expectation maximisation from Otsu's threshold). Unlike
+    the threshold alone this holds where one group is rare, as nuclei are in stroma.
+    """
+    if of_tissue.size < 2 or np.ptp(of_tissue) < MIN_RANGE_OD:
         # One colour only: call it haematoxylin if it absorbs red as nuclei do.
-        return 0.5, 0.05
-    counts, edges = np.histogram(values, bins=128)
+        return _sigmoid((values - NUCLEAR_RED_OD) / TISSUE_SOFTNESS_OD)
+    counts, edges = np.histogram(of_tissue, bins=128)
     centres = (edges[:-1] + edges[1:]) / 2
-    below = np.cumsum(counts)
-    above = below[-1] - below
+    share = (centres > _otsu_threshold(counts, centres)).astype(np.float64)
+    for _ in range(EM_ROUNDS):
+        weights = np.stack([(1.0 - share) * counts, share * counts])
+        share = _posterior_of_second(centres, weights)
+    return np.interp(values, centres, share).astype(np.float32)
+
+
+def _posterior_of_second(
+    centres: NDArray[np.float64], weights: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return the share of the second of two Gaussians at (B,) `centres`, given (2, B) weights."""
+    mass = weights.sum(axis=1) + 1e-9
+    mean = weights @ centres / mass
+    std = np.sqrt((weights * np.square(centres - mean[:, None])).sum(axis=1) / mass) + 0.02
+    scores = np.square((centres - mean[:, None]) / std[:, None])
+    density = (mass / std)[:, None] * np.exp(-0.5 * scores) + 1e-12
+    share = density[1] / density.sum(axis=0)
+    # Beyond either mean the wider Gaussian must not win back the far side.
+    return np.where(centres >= mean[1], 1.0, np.where(centres <= mean[0], 0.0, share))
+
+
+def _otsu_threshold(counts: NDArray[np.integer], centres: NDArray[np.float64]) -> float:
+    """Return the bin centre that best divides a histogram in two (Otsu 1979)."""
+    below = np.cumsum(counts)[:-1]
+    above = counts.sum() - below
     sums = np.cumsum(counts * centres)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        between = below * above * np.square(sums / below - (sums[-1] - sums) / above)
-    threshold = float(edges[1 + int(np.nanargmax(between[:-1]))])
-    return threshold, max(0.1 * float(values.std()), 0.01)
+    means_apart = sums[:-1] / below - (sums[-1] - sums[:-1]) / above
+    return float(centres[int(np.argmax(below * above * np.square(means_apart)))])
 
 
 def _sigmoid(values: NDArray[np.floating]) -> NDArray[np.float32]:
