@@ -37,7 +37,8 @@ rule probe_slide:
         runtime=20,
     params:
         slide_path=lambda wildcards: str(COHORT[wildcards.slide].path),
-        mpp=lambda wildcards: COHORT[wildcards.slide].mpp or config["mpp"],
+        mpp=lambda wildcards: COHORT[wildcards.slide].mpp,
+        mpp_default=config["mpp"],
         options=config["probe"],
     script:
         "../../scripts/probe_slide.py"

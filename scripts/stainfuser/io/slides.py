@@ -153,7 +153,7 @@ def plausible_mpp(where: str, properties: Mapping[str, str]) -> float:
     Raises
     ------
     SlideError
-        Verdict no_mpp where there is none; absurd_mpp outside 0.05 to 20 um, or where x and y
+        Verdict no_mpp where there is none, where it lies outside 0.05 to 20 um, or where x and y
         differ by more than 5 %.
     """
     mpp_x = _number(properties, openslide.PROPERTY_NAME_MPP_X)
@@ -166,10 +166,10 @@ def plausible_mpp(where: str, properties: Mapping[str, str]) -> float:
         raise SlideError(where, "no_mpp", wrong, MPP_REMEDY)
     if not is_plausible_mpp(mpp_x) or not is_plausible_mpp(mpp_y):
         wrong = f"it states {mpp_x:g} x {mpp_y:g} um per px, expected {MIN_MPP} to {MAX_MPP:g}"
-        raise SlideError(where, "absurd_mpp", wrong, MPP_REMEDY)
+        raise SlideError(where, "no_mpp", wrong, MPP_REMEDY)
     if abs(mpp_x - mpp_y) > 0.05 * max(mpp_x, mpp_y):
         wrong = f"it states {mpp_x:g} um per px along x but {mpp_y:g} along y"
-        raise SlideError(where, "absurd_mpp", wrong, MPP_REMEDY)
+        raise SlideError(where, "no_mpp", wrong, MPP_REMEDY)
     return (mpp_x + mpp_y) / 2
 
 

@@ -26,6 +26,7 @@ class TileWriter:
 
     def __init__(self, file: h5py.File, tile_px: int, encoding: str, jpeg_quality: int) -> None:
         self._file = file
+        self.tile_px = tile_px
         self._jpeg_quality = jpeg_quality if encoding == "jpeg" else None
         if encoding == "jpeg":
             kind = h5py.vlen_dtype(np.uint8)
@@ -50,7 +51,7 @@ class TileWriter:
     def append(self, tile: NDArray[np.uint8], x_px: int, y_px: int, image_index: int = 0) -> None:
         """Add one (S, S, 3) uint8 RGB tile whose top left corner is at level-0 (x_px, y_px).
 
-        `image_index` says which image of an image set it is from (see attribute `image_names`).
+        `image_index` says which image of an image set it is from (its place in `image_names`).
         """
         row = len(self)
         for dataset in (self._images, self._coords, self._image_index):
@@ -60,10 +61,6 @@ class TileWriter:
         self._image_index[row] = image_index
         if (row + 1) % FLUSH_ROWS == 0:
             self._file.flush()
-
-    def set_attributes(self, **attributes: Any) -> None:
-        """Set file attributes that are known only after the tiles are."""
-        self._file.attrs.update(attributes)
 
     def _encode(self, tile: NDArray[np.uint8]) -> NDArray[np.uint8]:
         buffer = io.BytesIO()
@@ -79,17 +76,20 @@ def open_tile_writer(
     attributes: Mapping[str, Any],
     encoding: str = "raw",
     jpeg_quality: int = 95,
+    image_names: Sequence[str] = (),
 ) -> Iterator[TileWriter]:
     """Yield a `TileWriter`; the file takes its final name when the block ends without an error.
 
     `attributes` become those of the file: `slide`, `mpp`, `level0_tile_px`, `source_sha256` and
     the stamp. With `encoding` "raw" `images` is uint8 (N, S, S, 3), with "jpeg" it holds the
-    bytes of one 4:4:4 JPEG per row.
+    bytes of one 4:4:4 JPEG per row. `image_names` are the files of an image set.
     """
     if encoding not in ENCODINGS:
         raise InputError("tiles.encoding", f"it is {encoding!r}", f"use one of {ENCODINGS}")
     with atomic_path(path) as partial, h5py.File(partial, "w") as file:
         file.attrs.update({"tile_px": tile_px, "encoding": encoding, **attributes})
+        if image_names:
+            file.create_dataset("image_names", data=list(image_names), dtype=h5py.string_dtype())
         yield TileWriter(file, tile_px, encoding, jpeg_quality)
 
 
@@ -150,6 +150,11 @@ class TileReader:
     def image_index(self) -> NDArray[np.int64]:
         """Which image of an image set each tile is from, (N,); 0 for slides."""
         return self.file["image_index"][:]
+
+    @property
+    def image_names(self) -> list[str]:
+        """File names of the image set that `image_index` refers to; empty for slides."""
+        return list(self.file["image_names"].asstr()) if "image_names" in self.file else []
 
     @property
     def images(self) -> TileImages:

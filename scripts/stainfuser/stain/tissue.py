@@ -14,6 +14,9 @@ from scipy import ndimage
 REFERENCE_UM_PER_PX = 8.0
 """Resolution the constants below were chosen at; other resolutions scale the smoothing."""
 
+IMAGE_REDUCTION = 4
+"""Sides of a plain image per side of its mask."""
+
 _SATURATION_RANGE = (8.0, 35.0)  # limits of the threshold, of 255: glass noise, pale eosin
 _CLOSE_UM = 24.0
 _MIN_AREA_UM2 = 6400.0  # about 80 um across: smaller pieces are dust, smaller holes vessels
@@ -53,6 +56,19 @@ def tissue_fraction(mask: Mask, alpha: NDArray[np.uint8] | None = None) -> float
     """Return the share of tissue among the pixels the slide holds, 0 to 1."""
     valid = mask.size if alpha is None else int((alpha >= 128).sum())
     return float(mask.sum() / valid) if valid else 0.0
+
+
+def image_tissue_mask(rgb: RgbImage, mpp: float | None) -> tuple[RgbImage, Mask]:
+    """Return a plain image's overview, a quarter of its size, and the tissue mask of that.
+
+    Images are small: at 8 um per px nothing would be left of a tile. `mpp` is um per px of `rgb`;
+    None, which is usual, is taken as 0.5.
+    """
+    height, width = (max(1, side // IMAGE_REDUCTION) for side in rgb.shape[:2])
+    used = rgb[: height * IMAGE_REDUCTION, : width * IMAGE_REDUCTION]
+    blocks = used.reshape(height, -1, width, used.shape[1] // width, 3)
+    overview = np.rint(blocks.mean(axis=(1, 3))).astype(np.uint8)
+    return overview, tissue_mask(overview, um_per_px=IMAGE_REDUCTION * (mpp or 0.5))
 
 
 def background_colour(rgb: RgbImage, usable: Mask) -> tuple[NDArray[np.float32], bool]:
