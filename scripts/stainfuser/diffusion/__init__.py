@@ -1,1 +1,1 @@
-"""Objectives, samplers, training step and the StainFuser pipeline."""
+"""The conditional latent diffusion model: context, objectives, pipeline and training."""

@@ -1,1 +1,1 @@
-"""Networks and their parameters: backbones, autoencoders, feature networks."""
+"""Torch modules and their parameters: autoencoder, backbones, attention, statistics; no files."""

@@ -1,0 +1,106 @@
+"""A slide as the model sees it: its plane at the model's resolution, and tiles of it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stainfuser.io.regions import RegionReader
+
+# Slides coarser than the model: enlarging them more than this shows the model only blur.
+LARGEST_ENLARGEMENT = 2.0
+
+
+@dataclass(frozen=True)
+class SlideView:
+    """The geometry of one slide, its mask and its plane.
+
+    Attributes
+    ----------
+    width_px, height_px, mpp
+        Level 0.
+    plane_mpp
+        Resolution at which the model sees the slide.
+    weight
+        (H, W) uint8 weight of the place (`stain.blend.soften_mask`) of the whole slide.
+    """
+
+    width_px: int
+    height_px: int
+    mpp: float
+    plane_mpp: float
+    weight: NDArray[np.uint8]
+
+    @property
+    def scale(self) -> float:
+        """Level-0 px per px of the plane; exactly 1 where they differ by less than 1 %."""
+        scale = self.plane_mpp / self.mpp
+        return 1.0 if abs(scale - 1.0) < 0.01 else scale
+
+    @property
+    def plane_px(self) -> tuple[int, int]:
+        """Width and height of the plane."""
+        sides = (self.width_px, self.height_px)
+        width_px, height_px = (max(1, math.floor(side / self.scale + 1e-6)) for side in sides)
+        return width_px, height_px
+
+    def read_tile(self, reader: RegionReader, x: int, y: int, tile_px: int) -> NDArray[np.uint8]:
+        """Return a tile of the plane, (S, S, 3) uint8; beyond the slide it is mirrored."""
+        width = min(tile_px, self.plane_px[0] - x)
+        height = min(tile_px, self.plane_px[1] - y)
+        mpp = reader.mpp * self.scale
+        tile = reader.read_at_mpp(x * self.scale, y * self.scale, (width, height), mpp)
+        missing = ((0, tile_px - height), (0, tile_px - width), (0, 0))
+        return (
+            np.pad(tile, missing, mode="symmetric") if width < tile_px or height < tile_px else tile
+        )
+
+    def weight_of_tile(self, x: int, y: int, tile_px: int, margin_px: int = 0) -> NDArray[np.uint8]:
+        """Return the weights of the place under a tile of the plane and a margin round it."""
+        rows = self._mask_span(y - margin_px, y + tile_px + margin_px, axis=0)
+        columns = self._mask_span(x - margin_px, x + tile_px + margin_px, axis=1)
+        return self.weight[rows, columns]
+
+    def _mask_span(self, start: int, stop: int, axis: int) -> slice:
+        per_px = self.weight.shape[axis] * self.scale / (self.height_px, self.width_px)[axis]
+        # One px more on either side: the weights are interpolated.
+        return slice(max(0, math.floor(start * per_px) - 1), max(0, math.ceil(stop * per_px) + 1))
+
+
+def choose_plane_mpp(model_mpp: float | None, slide_mpp: float) -> float:
+    """Return the resolution at which the model sees a slide, um per px.
+
+    That of the model; its own if the model's is unknown; and for very coarse slides half of
+    theirs, as enlarging them further shows the model only blur.
+    """
+    if model_mpp is None:
+        return slide_mpp
+    return max(model_mpp, slide_mpp / LARGEST_ENLARGEMENT)
+
+
+def draw_tiles(
+    view: SlideView, tile_px: int, count: int, rng: np.random.Generator
+) -> list[tuple[int, int]]:
+    """Draw corners (x, y) on the plane of `count` tissue tiles spread over the slide.
+
+    Candidates are the cells of a regular grid that are at least half tissue; where these are few,
+    the cells with most tissue. In reading order they are divided into `count` equal runs, and one
+    is drawn from each.
+    """
+    width, height = view.plane_px
+    cells = [(x, y) for y in range(0, height, tile_px) for x in range(0, width, tile_px)]
+    tissue = np.array([(view.weight_of_tile(x, y, tile_px) > 127).mean() for x, y in cells])
+    # Where the slide ends within a cell, mirrored pixels would count twice.
+    inside = np.array(
+        [min(1.0, (width - x) / tile_px) * min(1.0, (height - y) / tile_px) for x, y in cells]
+    )
+    share = tissue * inside
+    candidates = np.flatnonzero(share >= 0.5)
+    if len(candidates) < count:
+        best = np.argsort(-share, kind="stable")[:count]
+        candidates = np.sort(best[share[best] > 0.0])
+    runs = np.array_split(candidates, min(count, len(candidates)) or 1)
+    return [cells[int(rng.choice(run))] for run in runs if len(run)]
