@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from stainfuser.stain.optical_density import rgb_to_od
 
 # Mean optical density at which a pixel is as likely tissue as background, and the softness.
-TISSUE_OD, TISSUE_SOFTNESS_OD = 0.12, 0.03
+TISSUE_OD, TISSUE_SOFTNESS_OD = 0.12, 0.02
+# The background of a scan is rarely darker than this; an image without background has no white.
+MAX_WHITE_OD = 0.08
 # A class with less than this fraction of the pixels is too small to compare.
 MIN_CLASS_FRACTION = 0.02
 # At most this many pixels, on a regular grid, enter a distance.
@@ -64,7 +66,7 @@ def soft_classes(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     hardly has, where the image's own two groups part.
     """
     od = rgb_to_od(pixels)
-    white = np.minimum(np.percentile(od, 1.0, axis=0), TISSUE_OD).astype(np.float32)
+    white = np.minimum(np.percentile(od, 1.0, axis=0), MAX_WHITE_OD).astype(np.float32)
     density = (od - white).mean(axis=1)
     tissue = _sigmoid((density - TISSUE_OD) / TISSUE_SOFTNESS_OD)
     red = od[:, 0]
