@@ -40,4 +40,6 @@ def fingerprint_model(model_dir: str | Path) -> str:
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     if not files:
         raise InputError(folder, "holds no model", "give the folder of a trained StainFuser model")
-    return sha256_content({path.relative_to(folder).as_posix(): sha256_file(path) for path in files})
+    return sha256_content(
+        {path.relative_to(folder).as_posix(): sha256_file(path) for path in files}
+    )

@@ -1,0 +1,356 @@
+"""A slide in, the same slide in the target's stain out."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stainfuser.diffusion.loading import fingerprint_model, load_pipeline
+from stainfuser.diffusion.normalize_options import NormalizeOptions
+from stainfuser.diffusion.painting import (
+    Change,
+    OperatorChange,
+    RenderedChange,
+    SlidePainter,
+    paint_ahead,
+)
+from stainfuser.diffusion.planning import Plan, make_plan
+from stainfuser.diffusion.rendering import RenderedPlane, Renderer, TileGrid
+from stainfuser.diffusion.slide_view import SlideView, choose_plane_mpp, draw_tiles
+from stainfuser.errors import SlideError
+from stainfuser.files import read_json, sha256_content, sha256_file, write_json
+from stainfuser.io.filling_reader import FillingReader
+from stainfuser.io.images import read_image
+from stainfuser.io.masks import read_mask
+from stainfuser.io.pyramid_writer import PyramidWriter, check_writable
+from stainfuser.io.regions import RegionReader
+from stainfuser.io.slide_layout import SlideSpec
+from stainfuser.io.slides import SlideReader
+from stainfuser.io.tile_cache import TileCache
+from stainfuser.seeds import derive_seed, generator
+from stainfuser.stain.blend import glass_colour, soften_mask
+from stainfuser.stamps import make_stamp
+
+LOGGER = logging.getLogger("stainfuser")
+# mpp → the objective power microscopes of that resolution state.
+OBJECTIVE_POWERS = {0.25: 40.0, 0.5: 20.0, 1.0: 10.0}
+
+
+def normalize_slide(
+    *,
+    slide: str,
+    slide_path: str | Path,
+    json_path: str | Path,
+    mask_path: str | Path,
+    target_path: str | Path,
+    model_dir: str | Path,
+    output_path: str | Path,
+    record_path: str | Path,
+    work_dir: str | Path,
+    seed: int,
+    mode: str,
+    tile_px: int,
+    overlap_px: int,
+    sample_tiles: int,
+    residual_limit_de: float,
+    structure_guard_um: float,
+    num_inference_steps: int | None,
+    jpeg_quality: int,
+    output_tile_px: int,
+    block_px: int,
+    corrupt_tiles: str,
+    icc_profile: str,
+    threads: int = 1,
+    device: str | None = None,
+    load_model: Callable[[str | Path, str | None], Any] = load_pipeline,
+) -> None:
+    """Write a slide in the target's stain, and a JSON record of how it was made.
+
+    Parameters
+    ----------
+    slide
+        The slide's name.
+    slide_path, json_path, mask_path, target_path, model_dir
+        Source, its probe record, its tissue mask, the reference image and the trained model.
+    output_path, record_path
+        The slide (Aperio-style BigTIFF) and its record.
+    work_dir
+        Folder for unfinished work: a killed run goes on from there. Removed at the end.
+    seed
+        Chooses the tiles of the fit and, for models that start from noise, the noise.
+    threads, device, load_model
+        They do not change the result (up to the arithmetic of the device).
+
+    The other parameters are the section `normalize` of the configuration.
+
+    Raises
+    ------
+    SlideError
+        The slide is damaged and `corrupt_tiles` is "fail".
+    InputError
+        Model, target, mask or an output folder cannot be used.
+    ConfigError
+        A key of the section is out of range.
+    """
+    options = NormalizeOptions(
+        mode=mode,
+        tile_px=tile_px,
+        overlap_px=overlap_px,
+        sample_tiles=sample_tiles,
+        residual_limit_de=residual_limit_de,
+        structure_guard_um=structure_guard_um,
+        num_inference_steps=num_inference_steps,
+        jpeg_quality=jpeg_quality,
+        output_tile_px=output_tile_px,
+        block_px=block_px,
+        corrupt_tiles=corrupt_tiles,
+        icc_profile=icc_profile,
+    )
+    for folder in (Path(output_path).parent, Path(record_path).parent, Path(work_dir)):
+        check_writable(folder)
+    job = _SlideJob(
+        slide,
+        Path(slide_path),
+        read_json(json_path),
+        read_mask(mask_path),
+        read_image(target_path),
+        options,
+        seed,
+        threads,
+        load_model=lambda: load_model(model_dir, device),
+    )
+    stamp = make_stamp(
+        "normalize_slide",
+        {**asdict(options), "seed": seed},
+        source_sha256=job.probe["sha256"],
+        mask_sha256=sha256_file(mask_path),
+        target_sha256=sha256_file(target_path),
+        model_sha256=fingerprint_model(model_dir),
+    )
+    try:
+        run_dir = _enter_run_dir(Path(work_dir), sha256_content([stamp, job.probe["mpp"]]))
+        holes = job.write(Path(output_path), run_dir, stamp)
+        write_json(record_path, job.describe(Path(target_path).stem, holes, stamp))
+    except SlideError:
+        shutil.rmtree(work_dir)  # only another source can help, and then nothing of this
+        raise
+    shutil.rmtree(work_dir)
+
+
+@dataclass
+class _SlideJob:
+    """One slide on its way; everything costly is made when it is first asked for."""
+
+    slide: str
+    slide_path: Path
+    probe: dict[str, Any]
+    mask: NDArray[np.bool_]
+    target: NDArray[np.uint8]
+    options: NormalizeOptions
+    seed: int
+    threads: int
+    load_model: Callable[[], Any]
+    run_dir: Path = Path()
+
+    def open_reader(self) -> RegionReader:
+        """Open the slide; with `corrupt_tiles: fill`, so that damage is filled with glass."""
+        reader = SlideReader(self.slide_path, self.probe["mpp"])
+        if self.options.corrupt_tiles == "fail":
+            return reader
+        colour = (
+            tuple(round(value) for value in self.white) if "white" in vars(self) else (255,) * 3
+        )
+        return FillingReader(reader, colour)
+
+    @cached_property
+    def um_per_mask_px(self) -> float:
+        """Resolution of the mask."""
+        return self.probe["mpp"] * self.probe["width_px"] / self.mask.shape[1]
+
+    @cached_property
+    def white(self) -> NDArray[np.float64]:
+        """Colour of the slide's glass."""
+        height, width = self.mask.shape
+        with self.open_reader() as reader:
+            overview = reader.read_scaled(0, 0, *reader.size_px, (width, height))
+        rgba = np.asarray(overview)
+        # Where the scanner recorded nothing there is no glass to learn from.
+        rgb = np.where(rgba[..., 3:] < 128, 0, rgba[..., :3]).astype(np.uint8)
+        return glass_colour(rgb, self.mask, self.um_per_mask_px)
+
+    @cached_property
+    def renderer(self) -> Renderer:
+        """The model with the target."""
+        steps = self.options.num_inference_steps
+        seed = derive_seed(self.seed, "noise", self.slide)
+        return Renderer(self.load_model(), self.target, seed=seed, num_inference_steps=steps)
+
+    @cached_property
+    def plan(self) -> Plan:
+        """How the slide is normalised; a killed run's decision stands."""
+        path = self.run_dir / "plan.json"
+        if not path.exists():
+            write_json(path, self._make_plan().to_json())
+        return Plan.from_json(read_json(path))
+
+    def _make_plan(self) -> Plan:
+        rng = generator(self.seed, "normalize", self.slide)
+        view = self.view(choose_plane_mpp(self.renderer.mpp, self.probe["mpp"]))
+        tile_px = self.options.tile_px
+        corners = draw_tiles(view, tile_px, self.options.sample_tiles, rng)
+        white, renderer = self.white, self.renderer
+        with self.open_reader() as reader:
+            return make_plan(
+                self.slide,
+                self.options,
+                corners,
+                lambda x, y: view.read_tile(reader, x, y, tile_px),
+                renderer,
+                white,
+                view.plane_mpp,
+                rng,
+            )
+
+    def view(self, plane_mpp: float) -> SlideView:
+        """Return the slide as a model of this resolution sees it."""
+        weight = soften_mask(self.mask, self.um_per_mask_px)
+        size_px = (self.probe["width_px"], self.probe["height_px"])
+        return SlideView(*size_px, self.probe["mpp"], plane_mpp, weight)
+
+    def change(self, view: SlideView) -> Change | None:
+        """Return what happens to tissue."""
+        if self.plan.mode_used == "unchanged":
+            return None
+        if self.plan.mode_used == "operator":
+            return OperatorChange(self.plan.colour_operator())
+        options, reader = self.options, self.open_reader()
+        tile_px = options.tile_px
+        self._teach_renderer(view, reader)
+        margin_px = RenderedChange.margin_px(options.structure_guard_um, view.plane_mpp)
+        plane = RenderedPlane(
+            TileGrid(*view.plane_px, tile_px, options.overlap_px),
+            lambda x, y: view.read_tile(reader, x, y, tile_px),
+            self.renderer,
+            TileCache(self.run_dir / "tiles", tile_px),
+            lambda x, y: bool(view.weight_of_tile(x, y, tile_px, margin_px).any()),
+        )
+        return RenderedChange(plane, view, self.white, options.structure_guard_um)
+
+    def _teach_renderer(self, view: SlideView, reader: RegionReader) -> None:
+        tiles = [view.read_tile(reader, x, y, self.options.tile_px) for x, y in self.plan.tiles]
+        self.renderer.learn_slide(np.stack(tiles))
+
+    def write(self, output_path: Path, run_dir: Path, stamp: dict[str, str]) -> list[Any]:
+        """Write the slide and return the rectangles that had to be filled."""
+        self.run_dir = run_dir
+        started_s = time.monotonic()
+        view = self.view(self.plan.model_mpp)
+        change = self.change(view)
+        LOGGER.info(
+            "%s: planned in %.1f s: %s",
+            self.slide,
+            time.monotonic() - started_s,
+            self.plan.mode_used,
+        )
+        spec = self.spec(stamp)
+        with PyramidWriter(
+            output_path, run_dir / "slide", spec, key=stamp["config_sha256"], threads=self.threads
+        ) as writer:
+            painter = SlidePainter(self.open_reader, view, change, self.threads)
+            _paint_all(self.slide, painter, writer, self.threads)
+            painter.close()
+            holes = [hole for note in writer.notes for hole in note]
+            writer.finish()
+        return holes
+
+    def spec(self, stamp: dict[str, str]) -> SlideSpec:
+        """Return what the written slide is, apart from its pixels."""
+        icc_profile = None
+        if self.options.icc_profile == "carry":
+            with SlideReader(self.slide_path, self.probe["mpp"]) as reader:
+                icc_profile = reader.icc_profile
+        hashes = ("config_sha256", "model_sha256", "source_sha256", "target_sha256")
+        return SlideSpec(
+            self.probe["width_px"],
+            self.probe["height_px"],
+            self.probe["mpp"],
+            self.probe["objective_power"] or _likely_objective_power(self.probe["mpp"]),
+            self.options.jpeg_quality,
+            self.options.output_tile_px,
+            self.options.block_px,
+            icc_profile,
+            {f"StainFuser {name}": stamp[name] for name in hashes},
+        )
+
+    def describe(self, target: str, holes: list[Any], stamp: dict[str, str]) -> dict[str, Any]:
+        """Return the record of the slide."""
+        spec = self.spec(stamp)
+        return {
+            "slide": self.slide,
+            "target": target,
+            "kind": "slide",
+            "width_px": spec.width_px,
+            "height_px": spec.height_px,
+            "mpp": spec.mpp,
+            "objective_power": spec.objective_power,
+            "levels_px": spec.level_sizes_px(),
+            "icc_profile": "carried" if spec.icc_profile else "none",
+            "mode": self.options.mode,
+            **self.plan.to_json(),
+            "filled_rectangles_px": holes,
+            "stamp": stamp,
+        }
+
+
+def _enter_run_dir(work_dir: Path, key: str) -> Path:
+    """Return the work folder of this key and delete those of other inputs or settings."""
+    run_dir = work_dir / key[:16]
+    for other in work_dir.iterdir():
+        if other != run_dir:
+            shutil.rmtree(other) if other.is_dir() else other.unlink()
+    run_dir.mkdir(exist_ok=True)
+    return run_dir
+
+
+def _paint_all(slide: str, painter: SlidePainter, writer: PyramidWriter, threads: int) -> None:
+    """Paint and write what is left of a slide, with a progress bar in MPix."""
+    from tqdm import tqdm
+
+    total = sum(block.width_px * block.height_px for block in writer.blocks) / 1e6
+    remaining = writer.remaining()
+    todo = sum(block.width_px * block.height_px for block in remaining) / 1e6
+    if len(remaining) < len(writer.blocks):
+        LOGGER.info("%s: going on behind %d finished blocks", slide, writer.blocks_done)
+    started_s = time.monotonic()
+    interval_s = 0.5 if sys.stderr.isatty() else 30.0
+    with tqdm(
+        desc=slide,
+        total=round(total, 1),
+        initial=round(total - todo, 1),
+        unit="MPix",
+        mininterval=interval_s,
+        bar_format="{l_bar}{bar}| {n:.0f}/{total:.0f} MPix [{elapsed}<{remaining}, {rate_fmt}]",
+    ) as bar:
+        for block, rgb, holes in paint_ahead(painter, remaining, threads):
+            writer.write(block, rgb, note=holes)
+            bar.update(block.width_px * block.height_px / 1e6)
+    elapsed_s = time.monotonic() - started_s
+    LOGGER.info("%s: %.0f MPix in %.1f s, %.1f MPix/s", slide, todo, elapsed_s, todo / elapsed_s)
+
+
+def _likely_objective_power(mpp: float) -> float | None:
+    """Return the objective power of an mpp within 15 %, else None."""
+    for likely_mpp, power in OBJECTIVE_POWERS.items():
+        if abs(mpp / likely_mpp - 1.0) < 0.15:
+            return power
+    return None
