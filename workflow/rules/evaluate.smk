@@ -22,7 +22,9 @@ rule evaluate_tiles:
         mem_mb=6000,
         runtime=240,
     params:
-        options={"tiles_per_slide": config["evaluate"]["tiles_per_slide"]},
+        options={
+            key: config["evaluate"][key] for key in ("tiles_per_slide", "max_tiles")
+        },
         seed=config["seed"],
     script:
         "../../scripts/evaluate_tiles.py"

@@ -47,15 +47,48 @@ def style_distance(
 
     NaN when the images have no class in common (one blank, the other without background).
     """
-    classes = soft_classes(_sample(result if source is None else source))
-    of_result = _class_statistics(rgb_to_od(_sample(result)), classes)
-    target_pixels = _sample(target)
-    of_target = _class_statistics(rgb_to_od(target_pixels), soft_classes(target_pixels))
-    shared = (of_result.mass >= MIN_CLASS_FRACTION) & (of_target.mass >= MIN_CLASS_FRACTION)
-    if not shared.any():
-        return float("nan")
-    square = np.square(of_result.mean - of_target.mean) + np.square(of_result.std - of_target.std)
-    return float(np.sqrt(square.sum(axis=1))[shared].mean())
+    return StyleReference(target).distance(result, source)
+
+
+def sliced_wasserstein(result: NDArray[np.uint8], target: NDArray[np.uint8]) -> float:
+    """Return the sliced 1-Wasserstein distance between all optical densities of two images, OD.
+
+    Mean over 64 fixed directions of the mean absolute difference of 256 quantiles. It compares
+    stain *and* composition: the true result has a large distance where the tissues differ.
+    """
+    return StyleReference(target).sliced_wasserstein(result)
+
+
+class StyleReference:
+    """A target measured once, to compare many images with it.
+
+    Parameters
+    ----------
+    target
+        (H, W, 3) uint8 RGB; `ValueError` for anything else.
+    """
+
+    def __init__(self, target: NDArray[np.uint8]) -> None:
+        pixels = _sample(target, MAX_PIXELS)
+        self._classes = _class_statistics(rgb_to_od(pixels), soft_classes(pixels))
+        self._quantiles = _projected_quantiles(target)
+
+    def distance(self, result: NDArray[np.uint8], source: NDArray[np.uint8] | None = None) -> float:
+        """Return `style_distance` of `result` to this target."""
+        if source is not None and source.shape != result.shape:
+            raise ValueError(f"source of shape {result.shape} expected, got {source.shape}")
+        classes = soft_classes(_sample(result if source is None else source, MAX_PIXELS))
+        own = _class_statistics(rgb_to_od(_sample(result, MAX_PIXELS)), classes)
+        other = self._classes
+        shared = (own.mass >= MIN_CLASS_FRACTION) & (other.mass >= MIN_CLASS_FRACTION)
+        if not shared.any():
+            return float("nan")
+        square = np.square(own.mean - other.mean) + np.square(own.std - other.std)
+        return float(np.sqrt(square.sum(axis=1))[shared].mean())
+
+    def sliced_wasserstein(self, result: NDArray[np.uint8]) -> float:
+        """Return `sliced_wasserstein` of `result` to this target."""
+        return float(np.abs(_projected_quantiles(result) - self._quantiles).mean())
 
 
 def soft_classes(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -74,23 +107,16 @@ def soft_classes(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     return np.stack([1.0 - tissue, haematoxylin, tissue - haematoxylin], axis=1)
 
 
-def sliced_wasserstein(result: NDArray[np.uint8], target: NDArray[np.uint8]) -> float:
-    """Return the sliced 1-Wasserstein distance between all optical densities of two images, OD.
-
-    Mean over 64 fixed directions of the mean absolute difference of 256 quantiles. It compares
-    stain *and* composition: the true result has a large distance where the tissues differ.
-    """
-    directions = np.random.default_rng(0).normal(size=(3, PROJECTIONS))
-    directions = (directions / np.linalg.norm(directions, axis=0)).astype(np.float32)
+def _projected_quantiles(image: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return the quantiles of an image's optical densities along fixed directions, (P, Q)."""
+    directions = np.random.default_rng(0).normal(size=(PROJECTIONS, 3))
+    directions = (directions / np.linalg.norm(directions, axis=1)[:, None]).astype(np.float32)
+    projected = np.sort(directions @ rgb_to_od(_sample(image, MAX_SLICED_PIXELS)).T, axis=1)
     levels = (np.arange(QUANTILES) + 0.5) / QUANTILES
-    quantiles = [
-        np.quantile(rgb_to_od(_sample(image, MAX_SLICED_PIXELS)) @ directions, levels, axis=0)
-        for image in (result, target)
-    ]
-    return float(np.abs(quantiles[0] - quantiles[1]).mean())
+    return projected[:, (levels * projected.shape[1]).astype(int)]
 
 
-def _sample(image: NDArray[np.uint8], max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
+def _sample(image: NDArray[np.uint8], max_pixels: int) -> NDArray[np.uint8]:
     """Return at most `max_pixels` pixels of a (H, W, 3) image, evenly spread, as (N, 3)."""
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
         raise ValueError(f"expected a (H, W, 3) uint8 RGB array, got {image.shape} {image.dtype}")
