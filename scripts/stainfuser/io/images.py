@@ -20,6 +20,7 @@ MAX_PIXELS = 1_000_000_000
 # over MAX_PIXELS are refused by `read_image` before a pixel is decoded.
 Image.MAX_IMAGE_PIXELS = None
 
+_BITS_PER_SAMPLE_TAG = 258
 _EXPECTED = "expected a readable image (PNG, JPEG or TIFF)"
 _REMEDY = "check the file or give another one"
 
@@ -41,8 +42,10 @@ def read_image(path: str | Path) -> NDArray[np.uint8]:
     try:
         with Image.open(path) as image:
             _check_size(path, *image.size)
-            image.load()
-            return _to_rgb(path, image)
+            if not _is_deep_tiff(image):
+                image.load()
+                return _to_rgb(path, image)
+        return _read_with_tifffile(path)
     except UnidentifiedImageError:
         return _read_with_tifffile(path)
     except (OSError, SyntaxError, ValueError, EOFError) as error:
@@ -121,6 +124,12 @@ def _check_size(path: Path, width_px: int, height_px: int) -> None:
     if width_px * height_px > MAX_PIXELS:
         found = f"it has {width_px} x {height_px} px, more than {MAX_PIXELS:.0e} px in all"
         raise InputError(path, found, "crop it, or store it as a tiled slide")
+
+
+def _is_deep_tiff(image: Image.Image) -> bool:
+    """Return whether a TIFF has more than 8 bit, which Pillow reads wrongly if it is planar."""
+    tags = getattr(image, "tag_v2", {})
+    return max(tags.get(_BITS_PER_SAMPLE_TAG, (8,))) > 8
 
 
 def _to_rgb(path: Path, image: Image.Image) -> NDArray[np.uint8]:

@@ -6,9 +6,9 @@ Used while the workflow is parsed, so it imports the standard library only.
 from __future__ import annotations
 
 import os
-import struct
 from pathlib import Path
-from typing import BinaryIO
+
+from stainfuser.io.tiff_headers import TILE_WIDTH_TAG, walk_directories
 
 SLIDE_SUFFIXES = frozenset(
     {".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".bif", ".svslide"}
@@ -18,8 +18,6 @@ SLIDE_SUFFIXES = frozenset(
 
 PLAIN_SUFFIXES = frozenset({".png", ".jpg", ".jpeg"})
 """Suffixes of plain images; a .tif that is not tiled is one as well."""
-
-_TILE_WIDTH_TAG = 322
 
 
 def kind_of(path: str | Path) -> str:
@@ -68,23 +66,6 @@ def _is_plain_tiff(path: Path) -> bool:
     """
     try:
         with open(path, "rb") as handle:
-            return _TILE_WIDTH_TAG not in _first_directory_tags(handle)
-    except (OSError, struct.error, ValueError):
+            return TILE_WIDTH_TAG not in next(walk_directories(handle), {TILE_WIDTH_TAG})
+    except (OSError, EOFError, ValueError):
         return False
-
-
-def _first_directory_tags(handle: BinaryIO) -> set[int]:
-    """Return the tag numbers of the first image directory of a classic or big TIFF."""
-    head = handle.read(16)
-    order = {b"II": "<", b"MM": ">"}.get(head[:2])
-    magic = struct.unpack(order + "H", head[2:4])[0] if order else 0
-    if magic not in (42, 43):
-        raise ValueError("not a TIFF")
-    offset_at, offset, count, size = (4, "I", "H", 12) if magic == 42 else (8, "Q", "Q", 20)
-    (start,) = struct.unpack_from(order + offset, head, offset_at)
-    handle.seek(start)
-    (entries,) = struct.unpack(order + count, handle.read(struct.calcsize(count)))
-    if not 0 < entries <= 4096:
-        raise ValueError("not an image directory")
-    directory = handle.read(entries * size)
-    return {struct.unpack_from(order + "H", directory, i * size)[0] for i in range(entries)}

@@ -23,7 +23,13 @@ from numpy.typing import NDArray
 
 from stainfuser.errors import SlideError
 from stainfuser.io.images import read_image, write_image
-from stainfuser.io.slides import CorruptRegionError, SlideReader, check_slide_file
+from stainfuser.io.slides import (
+    CorruptRegionError,
+    SlideReader,
+    check_slide_file,
+    without_paths,
+)
+from stainfuser.io.tiff_headers import walk_directories
 
 Record = dict[str, Any]
 
@@ -110,11 +116,6 @@ def verdict_record(verdict: str, reason: str, remedy: str, **properties: Any) ->
     return {"verdict": verdict, "reason": reason, "remedy": remedy, **properties}
 
 
-def without_paths(text: str) -> str:
-    """Return a library's message without words that hold a path: products name no folders."""
-    return " ".join(word for word in text.split() if "/" not in word and "\\" not in word)
-
-
 def inspect_request(folder: Path) -> None:
     """Answer `request.json` in a folder with `record.json` and an overview; runs in the child."""
     request = json.loads(Path(folder, "request.json").read_text(encoding="utf-8"))
@@ -159,8 +160,8 @@ def _inspect(path: Path, request: Record, properties: Record) -> NDArray[np.uint
         _check_size(path, reader, request["max_side_px"])
         mpp, source = _resolution(reader, request["mpp_override"], request["mpp_default"])
         properties |= {"mpp": mpp, "mpp_source": source}
-    with SlideReader(path, mpp) as reader:
         properties["corrupt_regions"] = _try_regions(reader)
+    with SlideReader(path, mpp, fill_corrupt=True) as reader:
         return _overview(reader, request["overview_um_per_px"])
 
 
@@ -191,13 +192,12 @@ def check_not_truncated(path: Path) -> None:
     import tifffile
 
     size = path.stat().st_size
+    needed = size + 1 if _chain_is_broken(path, size) else 0
     try:
         with tifffile.TiffFile(path) as tiff:
-            needed = max((_last_byte(page) for page in tiff.pages), default=0)
+            needed = max([needed, *map(_last_byte, tiff.pages)])
     except (tifffile.TiffFileError, struct.error, OSError, ValueError, IndexError, KeyError):
-        if not _directory_is_missing(path, size):
-            return
-        needed = size + 1
+        pass  # not a TIFF, or none that tifffile understands: OpenSlide decides
     if needed > size:
         wrong = f"it ends after {size} bytes, before the data its header lists: it is truncated"
         raise SlideError(path.name, "truncated", wrong, _AGAIN)
@@ -212,14 +212,18 @@ def _last_byte(page: Any) -> int:
     return int(((offsets[:rows] + counts[:rows]) * (counts[:rows] > 0)).max(initial=0))
 
 
-def _directory_is_missing(path: Path, size: int) -> bool:
-    """Return whether a TIFF's first directory lies beyond its end (writers often put it last)."""
-    with open(path, "rb") as handle:
-        head = handle.read(16)
-    if head[:4] in (b"II*\0", b"MM\0*") and len(head) >= 8:
-        return struct.unpack_from("<I" if head[:2] == b"II" else ">I", head, 4)[0] >= size
-    if head[:4] in (b"II+\0", b"MM\0+") and len(head) == 16:
-        return struct.unpack_from("<Q" if head[:2] == b"II" else ">Q", head, 8)[0] >= size
+def _chain_is_broken(path: Path, size: int) -> bool:
+    """Return whether an image directory lies beyond the end (writers often put them last)."""
+    if size >= 2**32:
+        return False  # the chain of large .ndpi files is not that of a TIFF
+    try:
+        with open(path, "rb") as handle:
+            for _ in walk_directories(handle):
+                pass
+    except EOFError:
+        return True
+    except ValueError:
+        return False
     return False
 
 

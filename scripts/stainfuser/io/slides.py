@@ -15,6 +15,11 @@ from stainfuser.io.regions import Level, RegionReader
 MIN_MPP, MAX_MPP = 0.05, 20.0
 """Plausible micrometres per level-0 px: 200x to 0.5x."""
 
+Rectangle = tuple[int, int, int, int, int]
+"""x_px, y_px (level-0 px), width_px, height_px, level."""
+
+_SMALLEST_PART_PX = 64  # tiles of slides are 240 px or more
+
 MPP_REMEDY = (
     "say it in the column mpp of the slide table, or for all such slides with the configuration "
     "key mpp, e.g. --config mpp=0.25"
@@ -24,10 +29,10 @@ MPP_REMEDY = (
 class CorruptRegionError(SlideError):
     """A rectangle of a slide cannot be decoded; other rectangles of it can be.
 
-    `rectangle` is (x_px, y_px, width_px, height_px, level), origin in level-0 px.
+    `rectangle` says which.
     """
 
-    def __init__(self, where: object, rectangle: tuple[int, int, int, int, int]) -> None:
+    def __init__(self, where: object, rectangle: Rectangle) -> None:
         x_px, y_px, width_px, height_px, level = rectangle
         wrong = (
             f"level {level} cannot be decoded at x {x_px}, y {y_px} "
@@ -46,6 +51,9 @@ class SlideReader(RegionReader):
         A file OpenSlide can read.
     mpp_override
         Micrometres per level-0 px, in place of what the slide says.
+    fill_corrupt
+        Leave places that cannot be decoded transparent (white as RGB) and list them in
+        `corrupt_regions`, in place of raising.
 
     Raises
     ------
@@ -54,8 +62,16 @@ class SlideReader(RegionReader):
         raises `CorruptRegionError`; the reader stays usable for other rectangles.
     """
 
-    def __init__(self, path: str | Path, mpp_override: float | None = None) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        mpp_override: float | None = None,
+        *,
+        fill_corrupt: bool = False,
+    ) -> None:
         self.path = Path(path)
+        self.corrupt_regions: list[Rectangle] = []
+        self._fill_corrupt = fill_corrupt
         self._mpp_override = mpp_override
         self._handle: openslide.OpenSlide | None = None
         self._pid = 0
@@ -115,7 +131,25 @@ class SlideReader(RegionReader):
             # one is not closed: another thread may be inside it.
             self._handle = None
             rectangle = (x_px, y_px, width_px, height_px, level)
-            raise CorruptRegionError(self.path.name, rectangle) from None
+            if not self._fill_corrupt:
+                raise CorruptRegionError(self.path.name, rectangle) from None
+            return self._fetch_readable(rectangle)
+
+    def _fetch_readable(self, rectangle: Rectangle) -> Image.Image:
+        """Return what can be read of a damaged rectangle by reading ever smaller parts of it."""
+        x_px, y_px, width_px, height_px, level = rectangle
+        filled = Image.new("RGBA", (width_px, height_px))
+        half = max(width_px, height_px) // 2
+        if half < _SMALLEST_PART_PX:
+            self.corrupt_regions.append(rectangle)
+            return filled
+        downsample = self.levels[level].downsample
+        for top in range(0, height_px, half):
+            for left in range(0, width_px, half):
+                origin = (x_px + round(left * downsample), y_px + round(top * downsample))
+                size = (min(half, width_px - left), min(half, height_px - top))
+                filled.paste(self._fetch(*origin, *size, level), (left, top))
+        return filled
 
 
 def open_slide(path: Path) -> openslide.OpenSlide:
@@ -128,8 +162,14 @@ def open_slide(path: Path) -> openslide.OpenSlide:
         remedy = "convert it to a pyramidal TIFF, or leave it out"
         raise SlideError(path.name, "not_a_slide", wrong, remedy) from None
     except openslide.OpenSlideError as error:
-        wrong = f"OpenSlide cannot open it ({error})"
+        wrong = f"OpenSlide cannot open it ({without_paths(str(error))})"
         raise SlideError(path.name, "unreadable", wrong, "copy or download it again") from None
+
+
+def without_paths(text: str) -> str:
+    """Return a library's message without words that hold a path: products name no folders."""
+    words = [word for word in text.split() if "/" not in word and "\\" not in word]
+    return " ".join(words).rstrip(" :")
 
 
 def check_slide_file(path: Path) -> None:

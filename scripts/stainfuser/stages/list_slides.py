@@ -24,7 +24,7 @@ COLUMNS = (
 
 
 def list_slides(*, json_paths: Sequence[str | Path], index_path: str | Path) -> None:
-    """Write `index_path` (UTF-8 CSV, one row per slide, sorted by name) from the probes' records."""
+    """Write the index (UTF-8 CSV, one row per slide, sorted by name) from the probes' records."""
     records = sorted((read_json(path) for path in json_paths), key=lambda record: record["slide"])
     with (
         atomic_path(index_path) as partial,

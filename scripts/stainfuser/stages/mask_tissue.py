@@ -52,7 +52,7 @@ def mask_tissue(
     Raises
     ------
     SlideError
-        The record's verdict is not "ok", or the slide is damaged where it has to be read.
+        The record's verdict is not "ok", or the slide can no longer be opened.
     """
     record = read_json(json_path)
     if record["verdict"] != "ok":
@@ -68,11 +68,13 @@ def mask_tissue(
 def _mask_slide(
     path: Path, mpp: float, mask_path: Path, um_per_px: float, stamp: dict[str, str]
 ) -> NDArray[np.uint8]:
-    with SlideReader(path, mpp) as reader:
+    with SlideReader(path, mpp, fill_corrupt=True) as reader:
         width_px, height_px = reader.size_px
         longest_px = max(1, round(max(width_px, height_px) * mpp / um_per_px))
         overview = reader.thumbnail_rgba(longest_px)
         picture = reader.thumbnail(OVERLAY_SIDE_PX)
+    if reader.corrupt_regions:
+        LOGGER.warning("%d damaged places hold no tissue", len(reader.corrupt_regions))
     alpha = overview[..., 3]
     mask = tissue_mask(overview[..., :3], alpha, um_per_px=um_per_px)
     write_mask(mask_path, mask, stamp)

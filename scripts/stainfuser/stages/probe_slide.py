@@ -36,7 +36,7 @@ def probe_slide(
     max_side_px: int,
     min_tissue_fraction: float,
 ) -> None:
-    """Write a slide's verdict, reason, remedy and properties; a bad slide is an answer, not an error.
+    """Write a slide's verdict, reason, remedy and properties; a bad slide is no error here.
 
     Parameters
     ----------
