@@ -24,7 +24,6 @@ from stainfuser.diffusion.target_encoder import (
     encode_latents,
     encode_target,
     join_targets,
-    pooled_statistics,
     to_range,
 )
 from stainfuser.errors import InputError
@@ -159,12 +158,6 @@ class StainFuserPipeline(DiffusionPipeline):
         )
 
     @torch.no_grad()
-    def measure_stain(self, images: Any) -> StainStatistics:
-        """Measure several tiles of one slide as one, for the call's `source_statistics`."""
-        device = self.unet.device
-        return pooled_statistics([image.to(device) for image in image_list(images, "source")])
-
-    @torch.no_grad()
     def __call__(
         self,
         source: Any,
@@ -174,7 +167,7 @@ class StainFuserPipeline(DiffusionPipeline):
         output_type: str = "pil",
         latents: Tensor | None = None,
         batch_size: int = 8,
-        source_statistics: StainStatistics | None = None,
+        source_statistics: StainTarget | None = None,
     ) -> StainFuserOutput:
         """Render every source in the stain of its target.
 
@@ -197,8 +190,8 @@ class StainFuserPipeline(DiffusionPipeline):
         batch_size
             Tiles per network call on an accelerator; a CPU takes tiles one by one.
         source_statistics
-            `measure_stain` of tiles of the slide the sources come from, in place of each tile's
-            own statistics: tiles of a slide then keep their colours relative to each other.
+            `encode_target` of tiles of the slide the sources come from; their mean statistics
+            take the place of each tile's own, so that a slide's tiles get one colour change.
 
         Raises
         ------
@@ -213,6 +206,7 @@ class StainFuserPipeline(DiffusionPipeline):
         if latents is not None:
             _check_count("latents", len(latents), len(sources))
         seed = _initial_seed(generator)
+        pooled = None if source_statistics is None else source_statistics.statistics.pooled()
         results: list[Tensor] = []
         with self.progress_bar(total=len(sources)) as bar:
             for chunk in self._chunks(sources, batch_size):
@@ -221,7 +215,7 @@ class StainFuserPipeline(DiffusionPipeline):
                 start = None
                 if latents is not None:
                     start = latents[[i if len(latents) > 1 else 0 for i in chunk]]
-                clean = self._sample(tiles, targets, steps, seed, start, source_statistics)
+                clean = self._sample(tiles, targets, steps, seed, start, pooled)
                 results.extend(self._as_output(clean, tiles.shape[-2:], output_type))
                 bar.update(len(chunk))
         return StainFuserOutput(images=_collected(results, output_type))
@@ -238,7 +232,7 @@ class StainFuserPipeline(DiffusionPipeline):
         """(N, 3, H, W) in [0, 1] → clean latents (N, C, h, w) of the padded tiles."""
         own = stain_statistics(tiles)
         if statistics is not None:
-            own = statistics.select([0] * len(tiles))
+            own = statistics.to(tiles.device).select([0] * len(tiles))
         padded = reflect_pad(tiles, self.size_multiple)
         if start is None:
             start = self._start(padded, own, target, seed)

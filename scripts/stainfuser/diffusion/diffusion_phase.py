@@ -1,0 +1,188 @@
+"""Second phase: ControlNet and UNet learn to render the source in the target's stain."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from stainfuser.diffusion.augmentation import draw_stain_maps, is_realistic
+from stainfuser.diffusion.context import StainTarget, flatten_tokens, reduce_tokens
+from stainfuser.diffusion.objectives import Objective
+from stainfuser.diffusion.pairs import PairImages, as_tensor, draw_rows
+from stainfuser.diffusion.pipeline import StainFuserPipeline, encode_start
+from stainfuser.diffusion.sampling import class_labels, control_image, predict
+from stainfuser.diffusion.target_encoder import encode_latents, to_range
+from stainfuser.nn.stain_statistics import stain_statistics
+from stainfuser.seeds import generator
+
+# Statistics and tokens of a target are taken from every second patch while training.
+MOSAIC_STEP = 2
+
+
+@dataclass(frozen=True)
+class PairBatch:
+    """Tensors in [0, 1]: `source`, `stylized` (N, 3, c, c) at one place; whole images for stain."""
+
+    source: Tensor
+    stylized: Tensor
+    source_stain: Tensor
+    target_stain: Tensor
+
+    def to(self, device: Any) -> PairBatch:
+        """Return the batch on a device."""
+        return PairBatch(*(tensor.to(device) for tensor in vars(self).values()))
+
+
+class Denoiser(nn.Module):
+    """ControlNet and UNet as one module, which is what accelerate wraps."""
+
+    def __init__(self, unet: nn.Module, controlnet: nn.Module) -> None:
+        super().__init__()
+        self.unet, self.controlnet = unet, controlnet
+
+    def forward(
+        self, sample: Tensor, times: Tensor, control: Tensor, target: StainTarget, labels: Any
+    ) -> Tensor:
+        """See `sampling.predict`."""
+        return predict(self.unet, self.controlnet, sample, times, control, target, labels)
+
+
+class PairSampler:
+    """Draws batches from (seed, step, stream) alone.
+
+    Parameters
+    ----------
+    images, rows
+        Pixels and the (P, 2) pairs to draw from.
+    seed, batch_size, crop_px
+        As in the configuration; crops are shared by source and stylised image.
+    patch_px
+        Crops and stain mosaics keep to this grid.
+    probability, strength
+        Of the stain augmentation.
+    """
+
+    def __init__(
+        self,
+        images: PairImages,
+        rows: np.ndarray,
+        *,
+        seed: int,
+        batch_size: int,
+        crop_px: int,
+        patch_px: int,
+        probability: float,
+        strength: float,
+    ) -> None:
+        self._images, self._rows, self._seed = images, rows, seed
+        self._batch_size, self._crop_px, self._patch_px = batch_size, crop_px, patch_px
+        self._probability, self._strength = probability, strength
+
+    def draw(self, step: int, stream: int = 0) -> PairBatch:
+        """Return the batch of one step."""
+        rng = generator(self._seed, "pairs", step, stream)
+        rows = draw_rows(self._rows, self._batch_size, self._seed, step, stream)
+        sources, stylized = self._images.sources(rows), self._images.stylized(rows)
+        places = [self._place(image.shape, rng) for image in sources]
+        batch = PairBatch(
+            source=as_tensor(
+                [self._cut(image, *place) for image, place in zip(sources, places, strict=True)]
+            ),
+            stylized=as_tensor(
+                [self._cut(image, *place) for image, place in zip(stylized, places, strict=True)]
+            ),
+            source_stain=patch_mosaic(as_tensor(sources), self._patch_px),
+            target_stain=patch_mosaic(as_tensor(self._images.targets(rows)), self._patch_px),
+        )
+        return self._recoloured(batch, rng)
+
+    def _place(
+        self, shape: tuple[int, ...], rng: np.random.Generator
+    ) -> tuple[int, int, int, bool]:
+        top, left = (int(rng.integers(0, side - self._crop_px + 1)) for side in shape[:2])
+        return top, left, int(rng.integers(4)), bool(rng.integers(2))
+
+    def _cut(self, image: np.ndarray, top: int, left: int, turns: int, flip: bool) -> np.ndarray:
+        crop = np.rot90(image[top : top + self._crop_px, left : left + self._crop_px], turns)
+        return crop[:, ::-1] if flip else crop
+
+    def _recoloured(self, batch: PairBatch, rng: np.random.Generator) -> PairBatch:
+        count = len(batch.source)
+        ours = draw_stain_maps(rng, count, self._probability, self._strength)
+        ours = ours.where(is_realistic(ours(batch.source_stain)))
+        theirs = draw_stain_maps(rng, count, self._probability, self._strength)
+        theirs = theirs.where(
+            is_realistic(theirs(batch.target_stain)) & is_realistic(theirs(batch.stylized))
+        )
+        return PairBatch(
+            source=ours(batch.source),
+            stylized=theirs(batch.stylized),
+            source_stain=ours(batch.source_stain),
+            target_stain=theirs(batch.target_stain),
+        )
+
+
+def patch_mosaic(images: Tensor, patch_px: int) -> Tensor:
+    """Keep every second patch along both sides of (N, 3, H, W); tiny images stay whole."""
+    height, width = images.shape[-2:]
+    if min(height, width) < 2 * MOSAIC_STEP * patch_px:
+        return images[..., : height // patch_px * patch_px, : width // patch_px * patch_px]
+    for dim, side in ((-2, height), (-1, width)):
+        patches = torch.arange(0, side // patch_px, MOSAIC_STEP)
+        index = (patches[:, None] * patch_px + torch.arange(patch_px)).flatten()
+        images = images.index_select(dim, index)
+    return images
+
+
+def diffusion_loss(
+    pipeline: StainFuserPipeline, objective: Objective, sampler: PairSampler, seed: int
+) -> Callable[[nn.Module, int, int], Tensor]:
+    """Return the loss of a step: squared error of the prediction, see `Objective.example`."""
+    scheduler = objective.make_scheduler()
+
+    def loss_of(denoiser: nn.Module, step: int, stream: int) -> Tensor:
+        batch = sampler.draw(step, stream).to(pipeline.unet.device)
+        with torch.no_grad():
+            sample, arguments, answer = _example(
+                pipeline, objective, scheduler, batch, generator(seed, "noise", step, stream)
+            )
+        return F.mse_loss(denoiser(sample, *arguments).float(), answer)
+
+    return loss_of
+
+
+def _example(
+    pipeline: StainFuserPipeline,
+    objective: Objective,
+    scheduler: Any,
+    batch: PairBatch,
+    rng: np.random.Generator,
+) -> tuple[Tensor, tuple[Any, ...], Tensor]:
+    """Return the network's sample, its other arguments, and the answer."""
+    config, vae = pipeline.config, pipeline.vae
+    target = encode_stain(pipeline, batch.target_stain)
+    own = stain_statistics(batch.source_stain)
+    clean = encode_latents(vae, to_range(batch.stylized, "minus_one_one")).float()
+    start = encode_start(vae, batch.source, own, target.statistics, config.start).float()
+    noise = torch.from_numpy(rng.standard_normal(clean.shape, np.float32)).to(clean.device)
+    uniform = torch.from_numpy(rng.random(len(clean), np.float32)).to(clean.device)
+    example = objective.example(clean, start, noise, uniform, scheduler)
+    control = control_image(to_range(batch.source, config.control_range), config.control_unshuffle)
+    labels = class_labels(pipeline.unet, own, target)
+    return example.sample, (example.timesteps, control, target, labels), example.answer
+
+
+def encode_stain(pipeline: StainFuserPipeline, mosaic: Tensor) -> StainTarget:
+    """Encode (N, 3, H, W) mosaics in [0, 1] as targets, as a batch."""
+    config = pipeline.config
+    latents = encode_latents(pipeline.vae, to_range(mosaic, config.target_range)).float()
+    tokens, bias = flatten_tokens(latents), None
+    if config.context_tokens is not None:
+        tokens, bias = reduce_tokens(tokens, config.context_tokens)
+    return StainTarget(tokens, bias, stain_statistics(mosaic))

@@ -1,0 +1,193 @@
+"""The optimisation loop both phases share: step, average, checkpoint, resume to the same curve."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from stainfuser.diffusion.checkpoints import Checkpoint, load_last_checkpoint, save_checkpoint
+from stainfuser.diffusion.ema import ExponentialAverage
+from stainfuser.errors import TrainingError
+from stainfuser.logs import LOGGER, progress
+
+Row = list[Any]
+"""phase, step, loss, learning rate."""
+
+
+@dataclass(frozen=True)
+class OptimizationParameters:
+    """How one phase is optimised; `warmup_steps` of linear warm-up, then a cosine to zero."""
+
+    phase: str
+    steps: int
+    learning_rate: float
+    warmup_steps: int
+    weight_decay: float
+    ema_decay: float
+    max_gradient_norm: float
+    gradient_accumulation: int
+    checkpoint_steps: int
+
+
+def learning_rate_at(parameters: OptimizationParameters, step: int) -> float:
+    """Return the learning rate of a step, counted from 0."""
+    warm = min((step + 1) / max(parameters.warmup_steps, 1), 1.0)
+    rest = max(parameters.steps - parameters.warmup_steps, 1)
+    done = min(max(step - parameters.warmup_steps, 0) / rest, 1.0)
+    return parameters.learning_rate * warm * 0.5 * (1.0 + math.cos(math.pi * done))
+
+
+def optimize(
+    module: nn.Module,
+    loss_of: Callable[[nn.Module, int, int], Tensor],
+    parameters: OptimizationParameters,
+    accelerator: Any,
+    folder: Path,
+    validate: Callable[[nn.Module], float] | None = None,
+) -> list[Row]:
+    """Optimise a module's trainable weights and leave their moving average in it.
+
+    Parameters
+    ----------
+    module
+        Trainable weights are those that require a gradient.
+    loss_of
+        (module, step, micro-batch) → scalar loss; must be a function of its arguments only, so
+        that a resumed run goes on exactly where the killed one was.
+    parameters
+        See there.
+    accelerator
+        accelerate's `Accelerator`.
+    folder
+        Where checkpoints are kept; the newest one is continued.
+    validate
+        Called with the averaged weights at every checkpoint.
+
+    Returns
+    -------
+    list of rows (phase, step, loss, learning rate), all steps since the very first.
+
+    Raises
+    ------
+    TrainingError
+        The loss or its gradient is not finite; the last checkpoint stays.
+    """
+    trainable = [weight for weight in module.parameters() if weight.requires_grad]
+    optimizer = torch.optim.AdamW(
+        trainable, lr=parameters.learning_rate, weight_decay=parameters.weight_decay
+    )
+    average = ExponentialAverage(module, parameters.ema_decay)
+    rows = _resume(folder, module, optimizer, average, accelerator)
+    first = sum(row[0] == parameters.phase for row in rows)
+    prepared, optimizer = accelerator.prepare(module, optimizer)
+    steps = range(first, parameters.steps)
+    for step in progress(steps, parameters.phase, total=parameters.steps, initial=first):
+        rate = learning_rate_at(parameters, step)
+        loss = _step(prepared, loss_of, step, rate, optimizer, accelerator, parameters)
+        average.update(accelerator.unwrap_model(prepared), step)
+        rows.append([parameters.phase, step + 1, loss, rate])
+        is_last = step + 1 == parameters.steps
+        if (step + 1) % parameters.checkpoint_steps == 0 or is_last:
+            if validate is not None:
+                rows.append(_validation_row(prepared, validate, average, step, rate, accelerator))
+            _keep(folder, step + 1, prepared, average, optimizer, rows, accelerator)
+    average.copy_to(module)
+    return rows
+
+
+def _step(
+    prepared: nn.Module,
+    loss_of: Callable[[nn.Module, int, int], Tensor],
+    step: int,
+    rate: float,
+    optimizer: Any,
+    accelerator: Any,
+    parameters: OptimizationParameters,
+) -> float:
+    """Make one optimisation step of `gradient_accumulation` micro-batches; return the mean loss."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    total = 0.0
+    for micro in range(parameters.gradient_accumulation):
+        with accelerator.accumulate(prepared):
+            with accelerator.autocast():
+                loss = loss_of(prepared, step, micro)
+            accelerator.backward(loss)
+            if accelerator.sync_gradients:
+                norm = accelerator.clip_grad_norm_(
+                    prepared.parameters(), parameters.max_gradient_norm
+                )
+                _check_finite(parameters.phase, step, float(norm), "gradient")
+            optimizer.step()
+            optimizer.zero_grad()
+        value = float(accelerator.reduce(loss.detach().float(), reduction="mean"))
+        _check_finite(parameters.phase, step, value, "loss")
+        total += value
+    return total / parameters.gradient_accumulation
+
+
+def _check_finite(phase: str, step: int, value: float, what: str) -> None:
+    if not math.isfinite(value):
+        raise TrainingError(
+            f"{phase} step {step + 1}",
+            f"the {what} is {value}, expected a finite number",
+            "lower train.learning_rate; the last good checkpoint is kept",
+        )
+
+
+def _validation_row(
+    prepared: nn.Module,
+    validate: Callable[[nn.Module], float],
+    average: ExponentialAverage,
+    step: int,
+    rate: float,
+    accelerator: Any,
+) -> Row:
+    module = accelerator.unwrap_model(prepared)
+    with average.applied(module), torch.no_grad():
+        return ["validation", step + 1, validate(module), rate]
+
+
+def _keep(
+    folder: Path,
+    step: int,
+    prepared: nn.Module,
+    average: ExponentialAverage,
+    optimizer: Any,
+    rows: list[Row],
+    accelerator: Any,
+) -> None:
+    """Write a checkpoint from the main process."""
+    if accelerator.is_main_process:
+        module = accelerator.unwrap_model(prepared)
+        weights = {name: w for name, w in module.named_parameters() if w.requires_grad}
+        state = optimizer.state_dict()
+        save_checkpoint(folder, Checkpoint(step, weights, average.shadow, state, rows))
+    accelerator.wait_for_everyone()
+
+
+def _resume(
+    folder: Path,
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    average: ExponentialAverage,
+    accelerator: Any,
+) -> list[Row]:
+    """Load the newest checkpoint into everything that has state; return its rows."""
+    checkpoint = load_last_checkpoint(folder)
+    if checkpoint is None:
+        return []
+    with torch.no_grad():
+        for name, weight in module.named_parameters():
+            if weight.requires_grad:
+                weight.copy_(checkpoint.weights[name])
+    optimizer.load_state_dict(checkpoint.optimizer)
+    average.load(checkpoint.average)
+    LOGGER.info("%s: continuing after step %d", folder.name, checkpoint.step)
+    return checkpoint.rows

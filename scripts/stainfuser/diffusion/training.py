@@ -1,0 +1,230 @@
+"""Training from pairs to a pipeline: autoencoder, then ControlNet and UNet."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from stainfuser.diffusion.assemble import compact_pipeline
+from stainfuser.diffusion.autoencoder_phase import autoencoder_loss, prepare_autoencoder
+from stainfuser.diffusion.diffusion_phase import Denoiser, PairSampler, diffusion_loss
+from stainfuser.diffusion.objectives import objective_named
+from stainfuser.diffusion.optimization import OptimizationParameters, Row, optimize
+from stainfuser.diffusion.pairs import PairImages, Split
+from stainfuser.diffusion.pipeline import StainFuserPipeline
+from stainfuser.logs import LOGGER
+
+# Validation while training: this many batches, always the same.
+VALIDATION_BATCHES = 2
+
+
+@dataclass(frozen=True)
+class TrainingParameters:
+    """The training section of the configuration; see there for units and reasons."""
+
+    preset: str
+    objective: str
+    start: str
+    context_tokens: int | None
+    latent_patch_px: int
+    latent_channels: int
+    channels: tuple[int, ...]
+    decoder_channels: int
+    autoencoder_steps: int
+    autoencoder_learning_rate: float
+    steps: int
+    batch_size: int
+    crop_px: int
+    learning_rate: float
+    warmup_steps: int
+    weight_decay: float
+    ema_decay: float
+    max_gradient_norm: float
+    gradient_accumulation: int
+    stain_augmentation_probability: float
+    stain_augmentation_strength: float
+    checkpoint_steps: int
+
+    def optimization(self, phase: str) -> OptimizationParameters:
+        """Return how "autoencoder" or "diffusion" is optimised."""
+        is_first = phase == "autoencoder"
+        return OptimizationParameters(
+            phase=phase,
+            steps=self.autoencoder_steps if is_first else self.steps,
+            learning_rate=self.autoencoder_learning_rate if is_first else self.learning_rate,
+            warmup_steps=self.warmup_steps,
+            weight_decay=self.weight_decay,
+            ema_decay=self.ema_decay,
+            max_gradient_norm=self.max_gradient_norm,
+            gradient_accumulation=self.gradient_accumulation,
+            checkpoint_steps=self.checkpoint_steps,
+        )
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """`trained` and `untrained` share the trained autoencoder; `rows` are the losses."""
+
+    trained: StainFuserPipeline
+    untrained: StainFuserPipeline
+    rows: list[Row]
+
+
+def train_compact(
+    images: PairImages,
+    split: Split,
+    parameters: TrainingParameters,
+    accelerator: Any,
+    work_dir: Path,
+    seed: int,
+    mpp: float | None,
+) -> TrainingResult:
+    """Train preset `compact`; a killed run goes on from its last checkpoint in `work_dir`."""
+    trained = _assemble(parameters, images.source_px, seed, mpp)
+    trained.to(accelerator.device)
+    rows = _train_autoencoder(trained.vae, images, split, parameters, accelerator, work_dir, seed)
+    untrained = _assemble(parameters, images.source_px, seed, mpp)
+    untrained.to(accelerator.device)
+    untrained.vae.load_state_dict(trained.vae.state_dict())
+    denoiser = Denoiser(trained.unet, trained.controlnet)
+    rows += train_denoiser(
+        denoiser, trained, images, split, parameters, accelerator, work_dir, seed
+    )
+    return TrainingResult(trained, untrained, rows)
+
+
+def train_denoiser(
+    denoiser: nn.Module,
+    pipeline: StainFuserPipeline,
+    images: PairImages,
+    split: Split,
+    parameters: TrainingParameters,
+    accelerator: Any,
+    work_dir: Path,
+    seed: int,
+) -> list[Row]:
+    """Train the weights of ControlNet and UNet that require a gradient; the VAE is frozen."""
+    pipeline.vae.requires_grad_(False)
+    objective = objective_named(parameters.objective)
+    # Several processes draw different batches of the same step.
+    stream = accelerator.process_index
+    train = _sampler(images, split["train"], parameters, pipeline.latent_factor, seed, augment=True)
+    loss_of = diffusion_loss(pipeline, objective, train, seed)
+    return optimize(
+        denoiser,
+        lambda module, step, micro: loss_of(
+            module, step, micro * accelerator.num_processes + stream
+        ),
+        parameters.optimization("diffusion"),
+        accelerator,
+        work_dir / "diffusion",
+        validate=_validation(pipeline, images, split, parameters, seed),
+    )
+
+
+def _train_autoencoder(
+    vae: Any,
+    images: PairImages,
+    split: Split,
+    parameters: TrainingParameters,
+    accelerator: Any,
+    work_dir: Path,
+    seed: int,
+) -> list[Row]:
+    prepare_autoencoder(vae, images, split["train"], parameters.crop_px, seed)
+    loss_of = autoencoder_loss(
+        images,
+        split["train"],
+        seed,
+        parameters.batch_size,
+        parameters.crop_px,
+        parameters.stain_augmentation_strength,
+    )
+    options = parameters.optimization("autoencoder")
+    return optimize(vae, loss_of, options, accelerator, work_dir / "autoencoder")
+
+
+def _validation(
+    pipeline: StainFuserPipeline,
+    images: PairImages,
+    split: Split,
+    parameters: TrainingParameters,
+    seed: int,
+) -> Any:
+    """Return module → mean loss on fixed batches nothing of which was trained on, or None."""
+    parts = ("held_out_both", "held_out_targets", "held_out_sources")
+    rows = next((split[part] for part in parts if len(split[part])), None)
+    if rows is None:
+        LOGGER.info("train: too few pairs to hold any out, so nothing is validated")
+        return None
+    sampler = _sampler(images, rows, parameters, pipeline.latent_factor, seed, augment=False)
+    loss_of = diffusion_loss(pipeline, objective_named(parameters.objective), sampler, seed)
+
+    def validate(module: nn.Module) -> float:
+        losses = [float(loss_of(module, 0, stream)) for stream in range(VALIDATION_BATCHES)]
+        return float(np.mean(losses))
+
+    return validate
+
+
+def _sampler(
+    images: PairImages,
+    rows: np.ndarray,
+    parameters: TrainingParameters,
+    patch_px: int,
+    seed: int,
+    augment: bool,
+) -> PairSampler:
+    return PairSampler(
+        images,
+        rows,
+        seed=seed,
+        batch_size=parameters.batch_size,
+        crop_px=parameters.crop_px,
+        patch_px=patch_px,
+        probability=parameters.stain_augmentation_probability if augment else 0.0,
+        strength=parameters.stain_augmentation_strength,
+    )
+
+
+def _assemble(
+    parameters: TrainingParameters, patch_size: int, seed: int, mpp: float | None
+) -> StainFuserPipeline:
+    return compact_pipeline(
+        seed=seed,
+        objective=parameters.objective,
+        start=parameters.start,
+        mpp=mpp,
+        patch_size=patch_size,
+        context_tokens=parameters.context_tokens,
+        latent_patch_px=parameters.latent_patch_px,
+        latent_channels=parameters.latent_channels,
+        channels=parameters.channels,
+        decoder_channels=parameters.decoder_channels,
+    )
+
+
+@contextlib.contextmanager
+def reproducible(threads: int) -> Iterator[None]:
+    """Fix the number of threads and choose deterministic kernels for the time of the block.
+
+    Sums are split among threads, so the last bits of a result depend on their number.
+    """
+    kept_threads = torch.get_num_threads()
+    kept_mode = torch.are_deterministic_algorithms_enabled()
+    kept_warning = torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.set_num_threads(threads)
+    # On CUDA a few kernels have no deterministic form: warn there, insist on a CPU.
+    torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
+    try:
+        yield
+    finally:
+        torch.set_num_threads(kept_threads)
+        torch.use_deterministic_algorithms(kept_mode, warn_only=kept_warning)

@@ -1,0 +1,99 @@
+"""How well held-out pairs are rendered, beside what doing nothing gives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from stainfuser.diffusion.pairs import PARTS, PairImages, Split, as_tensor, spread_rows
+from stainfuser.diffusion.pipeline import StainFuserPipeline
+from stainfuser.diffusion.target_encoder import encode_latents, to_range
+
+Images = list[NDArray[np.uint8]]
+ARMS = ("identity", "autoencoder", "untrained", "trained")
+"""Source as it is; its round trip through the autoencoder; zero training steps; the model."""
+# Distances go down, everything else goes up.
+METRICS = ("ciede2000", "psnr_db", "gradient_correlation")
+
+
+@dataclass(frozen=True)
+class RenderedPart:
+    """The images of one part of the pairs: `arms` maps each of `ARMS` to as many images."""
+
+    source: Images
+    target: Images
+    truth: Images
+    arms: dict[str, Images]
+
+
+def render_parts(
+    trained: StainFuserPipeline,
+    untrained: StainFuserPipeline,
+    images: PairImages,
+    split: Split,
+    pairs_per_part: int,
+) -> dict[str, RenderedPart]:
+    """Render at most `pairs_per_part` pairs of every part that has any."""
+    parts = {}
+    for name in PARTS:
+        rows = spread_rows(split[name], pairs_per_part)
+        if len(rows):
+            parts[name] = _render(trained, untrained, images, rows)
+    return parts
+
+
+def score_parts(parts: dict[str, RenderedPart]) -> dict[str, Any]:
+    """Return part → {n, arm → {metric → mean over the images}}.
+
+    CIEDE2000 and PSNR are against the truth, the gradient correlation is with the source.
+    """
+    return {
+        name: {
+            "n": len(part.source),
+            **{arm: _scores(part.source, images, part.truth) for arm, images in part.arms.items()},
+        }
+        for name, part in parts.items()
+    }
+
+
+def _render(
+    trained: StainFuserPipeline,
+    untrained: StainFuserPipeline,
+    images: PairImages,
+    rows: NDArray[np.int64],
+) -> RenderedPart:
+    source, target = images.sources(rows), images.targets(rows)
+    arms = {
+        "identity": source,
+        "autoencoder": [round_trip(trained, image) for image in source],
+        "untrained": list(untrained(source, target, output_type="np").images),
+        "trained": list(trained(source, target, output_type="np").images),
+    }
+    return RenderedPart(source, target, images.stylized(rows), arms)
+
+
+@torch.no_grad()
+def round_trip(pipeline: StainFuserPipeline, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return (H, W, 3) uint8 RGB encoded and decoded by the pipeline's autoencoder."""
+    from stainfuser.diffusion.images import reflect_pad, to_uint8
+
+    rgb = as_tensor([image]).to(pipeline.vae.device)
+    padded = reflect_pad(rgb, pipeline.size_multiple)
+    latents = encode_latents(pipeline.vae, to_range(padded, "minus_one_one"))
+    decoded = pipeline.vae.decode(latents / pipeline.vae.config.scaling_factor).sample[0]
+    return to_uint8(decoded[:, : image.shape[0], : image.shape[1]] / 2.0 + 0.5)
+
+
+def _scores(source: Images, result: Images, truth: Images) -> dict[str, float]:
+    from stainfuser.stain.metrics import ciede2000, gradient_correlation, psnr
+
+    values = [
+        (ciede2000(image, true), psnr(image, true), gradient_correlation(original, image))
+        for original, image, true in zip(source, result, truth, strict=True)
+    ]
+    means = np.mean(values, axis=0)
+    return {name: round(float(mean), 4) for name, mean in zip(METRICS, means, strict=True)}
