@@ -1,0 +1,104 @@
+"""The summary: the contract's columns, means that add up, a figure of reproducible bytes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from stainfuser.evaluation_terms import METRICS, SUMMARY_COLUMNS, TABLE_COLUMNS
+from stainfuser.stages.summarize_evaluation import summarize_evaluation
+
+
+def write_table(folder: Path, rows: list[tuple]) -> Path:
+    path = folder / "tiles.parquet"
+    pd.DataFrame(rows, columns=list(TABLE_COLUMNS)).to_parquet(path)
+    return path
+
+
+def some_rows(targets=("a",), methods=("identity", "stainfuser_tile")) -> list[tuple]:
+    rng = np.random.default_rng(0)
+    return [
+        (method, target, slide, tile, metric.name, float(rng.normal(5, 1)), "")
+        for target in targets
+        for method in methods
+        for slide in ("s", "t")
+        for tile in range(5)
+        for metric in METRICS
+    ]
+
+
+def run(table_path: Path, **changes) -> pd.DataFrame:
+    options = {"seed": 1, "bootstrap_samples": 200, "confidence": 0.95, **changes}
+    summary_path = table_path.with_name("summary.csv")
+    figure_path = table_path.with_name("overview.png")
+    summarize_evaluation(
+        table_path=table_path, summary_path=summary_path, figure_path=figure_path, **options
+    )
+    return pd.read_csv(summary_path)
+
+
+def test_means_intervals_and_counts(tmp_path):
+    rows = some_rows(("b", "a"))
+    summary = run(write_table(tmp_path, rows))
+    assert tuple(summary.columns) == SUMMARY_COLUMNS
+    assert len(summary) == 2 * 2 * len(METRICS) and (summary["n"] == 10).all()
+    assert (summary["ci_low"] <= summary["value"]).all()
+    assert (summary["value"] <= summary["ci_high"]).all()
+    table = pd.DataFrame(rows, columns=list(TABLE_COLUMNS))
+    mean = table.groupby(["method", "target", "metric"])["value"].mean()
+    for row in summary.itertuples():
+        assert row.value == pytest.approx(mean[row.method, row.target, row.metric], rel=1e-5)
+
+
+def test_what_could_not_be_measured_is_counted_out(tmp_path):
+    rows = some_rows()
+    failed = [
+        (*row[:5], float("nan"), "out of memory") if row[0] == "stainfuser_tile" else row
+        for row in rows
+    ]
+    summary = run(write_table(tmp_path, failed)).set_index("method")
+    assert (summary.loc["stainfuser_tile", "n"] == 0).all()
+    assert summary.loc["stainfuser_tile", "value"].isna().all()
+    assert (summary.loc["identity", "n"] == 10).all()
+
+
+def test_a_method_that_was_never_tried_has_no_row(tmp_path):
+    rows = [row for row in some_rows() if not (row[0] == "identity" and "truth" in row[4])]
+    summary = run(write_table(tmp_path, rows))
+    of_identity = summary.query("method == 'identity'")["metric"]
+    assert not of_identity.str.endswith("_truth").any() and len(of_identity) == 5
+
+
+def test_unknown_methods_and_metrics_come_last_and_do_not_crash(tmp_path):
+    rows = some_rows(methods=("zebra", "identity"))
+    summary = run(write_table(tmp_path, rows))
+    assert summary["method"].unique().tolist() == ["identity", "zebra"]
+
+
+def test_an_empty_table_gives_an_empty_summary_and_a_figure(tmp_path):
+    summary = run(write_table(tmp_path, []))
+    assert tuple(summary.columns) == SUMMARY_COLUMNS and len(summary) == 0
+    with Image.open(tmp_path / "overview.png") as picture:
+        assert picture.width > 500
+
+
+def test_the_same_call_writes_the_same_bytes_without_software_or_date(tmp_path):
+    table_path = write_table(tmp_path, some_rows())
+    products = [tmp_path / "summary.csv", tmp_path / "overview.png"]
+    run(table_path)
+    before = [path.read_bytes() for path in products]
+    run(table_path)
+    assert [path.read_bytes() for path in products] == before
+    with Image.open(tmp_path / "overview.png") as picture:
+        assert not {"Software", "Creation Time", "date"} & set(picture.info)
+
+
+def test_another_seed_moves_the_intervals_and_not_the_means(tmp_path):
+    table_path = write_table(tmp_path, some_rows())
+    first, second = run(table_path), run(table_path, seed=2)
+    assert first["value"].equals(second["value"])
+    assert not first["ci_low"].equals(second["ci_low"])
