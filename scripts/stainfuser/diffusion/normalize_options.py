@@ -23,40 +23,31 @@ class NormalizeOptions:
     block_px: int
     corrupt_tiles: str
     icc_profile: str
+    image_operator: str
 
     def __post_init__(self) -> None:
-        _require("mode", self.mode, self.mode in ("operator", "render"), "operator or render")
-        _require(
-            "corrupt_tiles",
-            self.corrupt_tiles,
-            self.corrupt_tiles in ("fail", "fill"),
-            "fail or fill",
-        )
-        _require(
-            "icc_profile", self.icc_profile, self.icc_profile in ("carry", "drop"), "carry or drop"
-        )
-        _require("tile_px", self.tile_px, self.tile_px >= 64, "at least 64")
-        fits = 0 <= self.overlap_px <= self.tile_px // 2
-        _require("overlap_px", self.overlap_px, fits, f"0 to {self.tile_px // 2}, half of tile_px")
-        _require("sample_tiles", self.sample_tiles, self.sample_tiles >= 1, "at least 1")
-        _require(
-            "residual_limit_de", self.residual_limit_de, self.residual_limit_de >= 0, "0 or more"
-        )
-        _require(
-            "structure_guard_um", self.structure_guard_um, self.structure_guard_um >= 0, "0 or more"
-        )
-        _require("jpeg_quality", self.jpeg_quality, 1 <= self.jpeg_quality <= 100, "1 to 100")
-        tile_px = self.output_tile_px
-        _require(
-            "output_tile_px",
-            tile_px,
-            tile_px >= 64 and tile_px % 16 == 0,
-            "a multiple of 16, at least 64",
-        )
-        fits = self.block_px >= tile_px and self.block_px % tile_px == 0
-        _require("block_px", self.block_px, fits, f"a multiple of output_tile_px, {tile_px}")
+        self._one_of("mode", "operator", "render")
+        self._one_of("corrupt_tiles", "fail", "fill")
+        self._one_of("icc_profile", "carry", "drop")
+        self._one_of("image_operator", "per_image", "per_folder")
+        self._check("tile_px", self.tile_px >= 64, "at least 64")
+        half_px = self.tile_px // 2
+        self._check("overlap_px", 0 <= self.overlap_px <= half_px, f"0 to {half_px}")
+        self._check("sample_tiles", self.sample_tiles >= 1, "at least 1")
+        self._check("residual_limit_de", self.residual_limit_de >= 0, "0 or more")
+        self._check("structure_guard_um", self.structure_guard_um >= 0, "0 or more")
+        steps = self.num_inference_steps
+        self._check("num_inference_steps", steps is None or steps >= 1, "null, or at least 1")
+        self._check("jpeg_quality", 1 <= self.jpeg_quality <= 100, "1 to 100")
+        tile_px, block_px = self.output_tile_px, self.block_px
+        self._check("output_tile_px", tile_px >= 64 and tile_px % 16 == 0, "a multiple of 16")
+        is_multiple = block_px >= tile_px and block_px % tile_px == 0
+        self._check("block_px", is_multiple, f"a multiple of output_tile_px ({tile_px})")
 
+    def _one_of(self, key: str, *known: str) -> None:
+        self._check(key, getattr(self, key) in known, " or ".join(known))
 
-def _require(key: str, value: object, is_right: bool, expected: str) -> None:
-    if not is_right:
-        raise ConfigError(f"normalize.{key}", f"{value!r} is out of range", f"give {expected}")
+    def _check(self, key: str, is_right: bool, expected: str) -> None:
+        if not is_right:
+            found = f"{getattr(self, key)!r} is out of range"
+            raise ConfigError(f"configuration key normalize: {key}", found, f"give {expected}")

@@ -10,130 +10,18 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
-from scipy import ndimage
 
-from stainfuser.diffusion.rendering import RenderedPlane
+from stainfuser.diffusion.changes import Change, Piece
 from stainfuser.diffusion.slide_view import SlideView
 from stainfuser.io.filling_reader import FillingReader, Rectangle
 from stainfuser.io.regions import RegionReader
 from stainfuser.io.slide_layout import Block
-from stainfuser.stain.blend import glass_to_tissue, interpolate, px_centres
-from stainfuser.stain.operators import ColourOperator, apply_lookup_table
-from stainfuser.stain.optical_density import od_to_rgb, rgb_to_od
+from stainfuser.stain.blend import interpolate, px_centres
 
 PIECE_PX = 512
-# A Gaussian is cut off at this many sigma.
-GAUSSIAN_SIGMAS = 4.0
-
-
-@dataclass(frozen=True)
-class Piece:
-    """A rectangle of level 0, px."""
-
-    x_px: int
-    y_px: int
-    width_px: int
-    height_px: int
-
-
-class Change(Protocol):
-    """What happens to tissue."""
-
-    def prepare(self, block: Block) -> None:
-        """Do what the pieces of a block share; called before them, in one thread."""
-
-    def apply(
-        self, piece: Piece, rgb: NDArray[np.uint8], weight: NDArray[np.uint8]
-    ) -> NDArray[np.uint8]:
-        """Return the changed pixels; `weight` (H, W) uint8 says how strongly, 255 being fully."""
-
-
-class OperatorChange:
-    """Every pixel through one colour operator."""
-
-    def __init__(self, operator: ColourOperator) -> None:
-        self._table = operator.lookup_table()
-
-    def prepare(self, block: Block) -> None:
-        """Nothing is shared."""
-
-    def apply(
-        self, piece: Piece, rgb: NDArray[np.uint8], weight: NDArray[np.uint8]
-    ) -> NDArray[np.uint8]:
-        """Mix the mapped pixels into the source by their weight."""
-        mapped = apply_lookup_table(rgb, self._table)
-        if weight.min() == 255:
-            return mapped
-        images = (Image.fromarray(array) for array in (mapped, rgb, weight))
-        return np.asarray(Image.composite(*images))
-
-
-class RenderedChange:
-    """The change the model makes, brought from its plane to level 0.
-
-    Parameters
-    ----------
-    plane, view
-        Where the change comes from, and the geometry of the slide.
-    white
-        (3,) background colour, RGB in [0, 255]: pixels of this colour stay.
-    guard_um
-        Of the change only what is coarser than about this is used, so that finer detail stays the
-        source's; a Gaussian of half this width. 0: the change as it is.
-    """
-
-    def __init__(
-        self, plane: RenderedPlane, view: SlideView, white: NDArray[np.float64], guard_um: float
-    ) -> None:
-        self._plane, self._view = plane, view
-        self._white_od = -np.log((np.asarray(white) + 1.0) / 256.0).astype(np.float32)
-        self._sigma_px = guard_um / 2.0 / (view.mpp * view.scale)
-        self._area, self._origin = np.zeros((1, 1, 3), np.float32), (0, 0)
-
-    @staticmethod
-    def margin_px(guard_um: float, plane_mpp: float) -> int:
-        """Return how far the Gaussian reaches on the plane."""
-        return int(GAUSSIAN_SIGMAS * guard_um / 2.0 / plane_mpp + 0.5)
-
-    def prepare(self, block: Block) -> None:
-        """Render the part of the plane that the block lies on."""
-        view, reach = self._view, int(GAUSSIAN_SIGMAS * self._sigma_px + 0.5)
-        spans = []
-        for start, count, limit in (
-            (block.y_px, block.height_px, view.plane_px[1]),
-            (block.x_px, block.width_px, view.plane_px[0]),
-        ):
-            centres = px_centres(start, count, view.scale)
-            low, high = int(np.floor(centres[0])) - reach, int(np.floor(centres[-1])) + 2 + reach
-            spans.append((min(max(low, 0), limit - 1), min(max(high, 1), limit)))
-        (top, bottom), (left, right) = spans
-        area = self._plane.change(top, left, bottom, right)
-        if self._sigma_px > 0:
-            for axis in (0, 1):
-                area = ndimage.gaussian_filter1d(
-                    area, self._sigma_px, axis, mode="nearest", truncate=GAUSSIAN_SIGMAS
-                )
-        self._area, self._origin = area, (top, left)
-
-    def apply(
-        self, piece: Piece, rgb: NDArray[np.uint8], weight: NDArray[np.uint8]
-    ) -> NDArray[np.uint8]:
-        """Add the change in optical density, weighted by place and by colour."""
-        rows = px_centres(piece.y_px, piece.height_px, self._view.scale)
-        columns = px_centres(piece.x_px, piece.width_px, self._view.scale)
-        change = interpolate(self._area, rows, columns, self._origin)
-        od = rgb_to_od(rgb)
-        strength = glass_to_tissue(od - self._white_od) * (weight.astype(np.float32) / 255.0)
-        changed = od_to_rgb(od + strength[..., None] * change)
-        # Where nothing is to change the way through optical density must not even round.
-        changed[strength == 0] = rgb[strength == 0]
-        return changed
 
 
 class SlidePainter:

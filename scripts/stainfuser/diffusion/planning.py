@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
@@ -69,22 +68,20 @@ def make_plan(
     name: str,
     options: NormalizeOptions,
     corners: list[Corner],
-    read_tile: Callable[[int, int], NDArray[np.uint8]],
+    source: list[NDArray[np.uint8]],
     render: Renderer,
     white: NDArray[np.float64],
     model_mpp: float,
     rng: np.random.Generator,
 ) -> Plan:
-    """Sample a slide, let the model see the sample, fit the operator and judge it.
+    """Let the model see a sample of a slide, fit the operator and judge it.
 
     Parameters
     ----------
     name
         The slide, for messages.
-    corners
-        (x, y) of the sampled tiles; none: the slide has no tissue.
-    read_tile
-        Returns the tile at a corner, (S, S, 3) uint8.
+    corners, source
+        (x, y) and (S, S, 3) uint8 pixels of the sampled tiles; none: there is no tissue.
     white
         (3,) colour of the glass, RGB in [0, 255].
     rng
@@ -96,17 +93,16 @@ def make_plan(
     tiles = [list(corner) for corner in corners]
     if not corners:
         return Plan("unchanged", "there is no tissue", background, model_mpp, [], None, None)
-    source = np.stack([read_tile(x, y) for x, y in corners])
-    render.learn_slide(source)
+    stack = np.stack(source)
+    render.learn_slide(stack)
     if options.mode == "render":
         return Plan("render", None, background, model_mpp, tiles, None, None)
-    fit = fit_and_validate(source, render_sample(render, source, corners, name), white, rng)
+    fit = fit_and_validate(stack, render_sample(render, stack, corners, name), white, rng)
     mode_used, reason = _judge(fit, options.residual_limit_de)
     if reason:
         LOGGER.warning("%s: %s, so every tile is rendered", name, reason)
-    return Plan(
-        mode_used, reason, background, model_mpp, tiles, fit.operator.to_json(), _report(fit)
-    )
+    operator = fit.operator.to_json()
+    return Plan(mode_used, reason, background, model_mpp, tiles, operator, _report(fit))
 
 
 def render_sample(

@@ -40,6 +40,25 @@ class TileMemory(Protocol):
         """Forget tiles that no later block needs."""
 
 
+class TilesInMemory:
+    """A `TileMemory` for what is small."""
+
+    def __init__(self) -> None:
+        self._tiles: dict[Tile, NDArray[np.uint8]] = {}
+
+    def get(self, row: int, column: int) -> NDArray[np.uint8] | None:
+        """Return a tile or None."""
+        return self._tiles.get((row, column))
+
+    def put(self, row: int, column: int, tile: NDArray[np.uint8]) -> None:
+        """Keep a tile."""
+        self._tiles[row, column] = tile
+
+    def drop_rows_before(self, row: int) -> None:
+        """Forget tiles that no later block needs."""
+        self._tiles = {key: tile for key, tile in self._tiles.items() if key[0] >= row}
+
+
 @dataclass(frozen=True)
 class TileGrid:
     """Tiles on a plane of `width_px` x `height_px`, all in px of the model's resolution."""
@@ -118,7 +137,7 @@ class Renderer:
         return None if mpp is None else float(mpp)
 
     def learn_slide(self, tiles: NDArray[np.uint8]) -> None:
-        """Take the slide's colours from (N, S, S, 3) uint8 tiles, once, instead of from each tile."""
+        """Take the slide's colours from (N, S, S, 3) uint8 tiles, not from each tile anew."""
         self._statistics = self._pipe.encode_target(list(tiles))
 
     def __call__(
@@ -210,12 +229,16 @@ class RenderedPlane:
         self._memory, self._is_wanted = memory, is_wanted
         self._first_row = 0
 
-    def change(self, top: int, left: int, bottom: int, right: int) -> NDArray[np.float32]:
-        """Return the change in optical density of an area of the plane, (H, W, 3) float32.
+    def change(
+        self, top: int, left: int, bottom: int, right: int
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return optical density of the source and what the model adds, for an area of the plane.
 
+        Both are (H, W, 3) float32, and 0 where nothing is wanted.
         Areas have to come from top to bottom: tiles above the last one are forgotten.
         """
-        area = np.zeros((bottom - top, right - left, 3), np.float32)
+        source_od = np.zeros((bottom - top, right - left, 3), np.float32)
+        change = np.zeros_like(source_od)
         tiles = self.grid.touching(top, left, bottom, right)
         if tiles[0][0] > self._first_row:
             self._first_row = tiles[0][0]
@@ -228,9 +251,11 @@ class RenderedPlane:
             part = np.s_[y0 - y : y1 - y, x0 - x : x1 - x]
             weight = self.grid.weights(row, self.grid.shape[0], y0, y1)[:, None, None]
             weight = weight * self.grid.weights(column, self.grid.shape[1], x0, x1)[:, None]
-            difference = rgb_to_od(rendered[part]) - rgb_to_od(source[part])
-            area[y0 - top : y1 - top, x0 - left : x1 - left] += weight * difference
-        return area
+            place = np.s_[y0 - top : y1 - top, x0 - left : x1 - left]
+            od = rgb_to_od(source[part])
+            source_od[place] += weight * od
+            change[place] += weight * (rgb_to_od(rendered[part]) - od)
+        return source_od, change
 
     def _corner(self, tile: Tile) -> tuple[int, int]:
         return tile[0] * self.grid.stride_px, tile[1] * self.grid.stride_px

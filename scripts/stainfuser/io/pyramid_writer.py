@@ -81,7 +81,7 @@ class PyramidWriter:
         self, path: str | Path, work_dir: str | Path, spec: SlideSpec, *, key: str, threads: int = 1
     ) -> None:
         self.path, self.work_dir, self.spec = Path(path), Path(work_dir), spec
-        self.blocks = plan_blocks(spec)
+        self.blocks = plan_blocks(spec.width_px, spec.height_px, spec.block_px)
         self._sizes_px = spec.level_sizes_px()
         self._direct_levels = _count_direct_levels(spec)
         self._tiles: list[dict[int, Place]] = [{} for _ in self._sizes_px]
@@ -295,12 +295,14 @@ def write_slide(
     block_px = tile_px * max(1, 2048 // tile_px)
     spec = SlideSpec(width_px, height_px, mpp, objective_power, quality, tile_px, block_px)
     check_writable(Path(path).parent)
-    with tempfile.TemporaryDirectory(prefix=".slide-", dir=Path(path).parent) as folder:
-        with PyramidWriter(path, Path(folder) / "work", spec, key="", threads=2) as writer:
-            for block in writer.remaining():
-                rows = rgb[block.y_px : block.y_px + block.height_px]
-                writer.write(block, rows[:, block.x_px : block.x_px + block.width_px])
-            writer.finish()
+    with (
+        tempfile.TemporaryDirectory(prefix=".slide-", dir=Path(path).parent) as folder,
+        PyramidWriter(path, Path(folder) / "work", spec, key="", threads=2) as writer,
+    ):
+        for block in writer.remaining():
+            rows = rgb[block.y_px : block.y_px + block.height_px]
+            writer.write(block, rows[:, block.x_px : block.x_px + block.width_px])
+        writer.finish()
 
 
 def verify_slide(path: Path, spec: SlideSpec) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from stainfuser import __version__
 from stainfuser.io.bigtiff import Tag, rational_tag, text_tag
@@ -100,12 +101,11 @@ class Block:
     height_px: int
 
 
-def plan_blocks(spec: SlideSpec) -> list[Block]:
+def plan_blocks(width_px: int, height_px: int, block_px: int) -> list[Block]:
     """Return the blocks of a slide in the order they have to be written."""
-    side, width, height = spec.block_px, spec.width_px, spec.height_px
-    corners = [(x, y) for y in range(0, height, side) for x in range(0, width, side)]
+    corners = [(x, y) for y in range(0, height_px, block_px) for x in range(0, width_px, block_px)]
     return [
-        Block(index, x, y, min(side, width - x), min(side, height - y))
+        Block(index, x, y, min(block_px, width_px - x), min(block_px, height_px - y))
         for index, (x, y) in enumerate(corners)
     ]
 
@@ -113,17 +113,17 @@ def plan_blocks(spec: SlideSpec) -> list[Block]:
 def reduce_by_step(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Average boxes of STEP x STEP px; what is left over at the right and bottom is dropped."""
     height, width = rgb.shape[0] // STEP, rgb.shape[1] // STEP
-    boxes = rgb[: height * STEP, : width * STEP].reshape(height, STEP, width, STEP, 3)
-    # Summing rows first keeps the inner loop contiguous: much faster than mean(axis=(1, 3)).
-    sums = boxes.sum(axis=1, dtype=np.uint16).sum(axis=2, dtype=np.uint16)
-    return ((sums + STEP * STEP // 2) // (STEP * STEP)).astype(np.uint8)
+    if not height or not width:
+        return np.empty((height, width, 3), np.uint8)
+    return np.asarray(Image.fromarray(rgb[: height * STEP, : width * STEP]).reduce(STEP))
 
 
 def tiled_directory(
     spec: SlideSpec, number: int, size_px: tuple[int, int], tiles: Sequence[Place]
 ) -> list[Tag]:
     """Return the directory of one level, its tiles in rows."""
-    return _common_tags(spec, number, size_px) + [
+    return [
+        *_common_tags(spec, number, size_px),
         Tag(322, "long", [spec.tile_px]),
         Tag(323, "long", [spec.tile_px]),
         Tag(324, "offset", [offset for offset, _ in tiles]),
@@ -135,7 +135,8 @@ def stripped_directory(
     spec: SlideSpec, size_px: tuple[int, int], rows_per_strip: int, strips: Sequence[Place]
 ) -> list[Tag]:
     """Return directory 1, the thumbnail."""
-    return _common_tags(spec, 1, size_px) + [
+    return [
+        *_common_tags(spec, 1, size_px),
         Tag(273, "offset", [offset for offset, _ in strips]),
         Tag(278, "long", [rows_per_strip]),
         Tag(279, "long", [count for _, count in strips]),

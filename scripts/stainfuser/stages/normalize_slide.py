@@ -15,17 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stainfuser.diffusion.changes import make_change
 from stainfuser.diffusion.loading import fingerprint_model, load_pipeline
 from stainfuser.diffusion.normalize_options import NormalizeOptions
-from stainfuser.diffusion.painting import (
-    Change,
-    OperatorChange,
-    RenderedChange,
-    SlidePainter,
-    paint_ahead,
-)
+from stainfuser.diffusion.painting import SlidePainter, paint_ahead
 from stainfuser.diffusion.planning import Plan, make_plan
-from stainfuser.diffusion.rendering import RenderedPlane, Renderer, TileGrid
+from stainfuser.diffusion.rendering import Renderer
 from stainfuser.diffusion.slide_view import SlideView, choose_plane_mpp, draw_tiles
 from stainfuser.errors import SlideError
 from stainfuser.files import read_json, sha256_content, sha256_file, write_json
@@ -70,6 +65,7 @@ def normalize_slide(
     block_px: int,
     corrupt_tiles: str,
     icc_profile: str,
+    image_operator: str,
     threads: int = 1,
     device: str | None = None,
     load_model: Callable[[str | Path, str | None], Any] = load_pipeline,
@@ -115,6 +111,7 @@ def normalize_slide(
         block_px=block_px,
         corrupt_tiles=corrupt_tiles,
         icc_profile=icc_profile,
+        image_operator=image_operator,
     )
     for folder in (Path(output_path).parent, Path(record_path).parent, Path(work_dir)):
         check_writable(folder)
@@ -210,16 +207,10 @@ class _SlideJob:
         corners = draw_tiles(view, tile_px, self.options.sample_tiles, rng)
         white, renderer = self.white, self.renderer
         with self.open_reader() as reader:
-            return make_plan(
-                self.slide,
-                self.options,
-                corners,
-                lambda x, y: view.read_tile(reader, x, y, tile_px),
-                renderer,
-                white,
-                view.plane_mpp,
-                rng,
-            )
+            source = [view.read_tile(reader, x, y, tile_px) for x, y in corners]
+        return make_plan(
+            self.slide, self.options, corners, source, renderer, white, view.plane_mpp, rng
+        )
 
     def view(self, plane_mpp: float) -> SlideView:
         """Return the slide as a model of this resolution sees it."""
@@ -227,35 +218,28 @@ class _SlideJob:
         size_px = (self.probe["width_px"], self.probe["height_px"])
         return SlideView(*size_px, self.probe["mpp"], plane_mpp, weight)
 
-    def change(self, view: SlideView) -> Change | None:
-        """Return what happens to tissue."""
-        if self.plan.mode_used == "unchanged":
-            return None
-        if self.plan.mode_used == "operator":
-            return OperatorChange(self.plan.colour_operator())
-        options, reader = self.options, self.open_reader()
-        tile_px = options.tile_px
-        self._teach_renderer(view, reader)
-        margin_px = RenderedChange.margin_px(options.structure_guard_um, view.plane_mpp)
-        plane = RenderedPlane(
-            TileGrid(*view.plane_px, tile_px, options.overlap_px),
-            lambda x, y: view.read_tile(reader, x, y, tile_px),
-            self.renderer,
-            TileCache(self.run_dir / "tiles", tile_px),
-            lambda x, y: bool(view.weight_of_tile(x, y, tile_px, margin_px).any()),
-        )
-        return RenderedChange(plane, view, self.white, options.structure_guard_um)
-
-    def _teach_renderer(self, view: SlideView, reader: RegionReader) -> None:
-        tiles = [view.read_tile(reader, x, y, self.options.tile_px) for x, y in self.plan.tiles]
+    def taught_renderer(self, view: SlideView, reader: RegionReader) -> Renderer:
+        """Return the model after it has seen the slide's sample, in this run or the last."""
+        tile_px = self.options.tile_px
+        tiles = [view.read_tile(reader, x, y, tile_px) for x, y in self.plan.tiles]
         self.renderer.learn_slide(np.stack(tiles))
+        return self.renderer
 
     def write(self, output_path: Path, run_dir: Path, stamp: dict[str, str]) -> list[Any]:
         """Write the slide and return the rectangles that had to be filled."""
         self.run_dir = run_dir
         started_s = time.monotonic()
         view = self.view(self.plan.model_mpp)
-        change = self.change(view)
+        reader = self.open_reader()
+        memory = TileCache(run_dir / "tiles", self.options.tile_px)
+        change = make_change(
+            self.plan,
+            view,
+            self.options,
+            lambda: self.taught_renderer(view, reader),
+            reader,
+            memory,
+        )
         LOGGER.info(
             "%s: planned in %.1f s: %s",
             self.slide,
@@ -269,6 +253,7 @@ class _SlideJob:
             painter = SlidePainter(self.open_reader, view, change, self.threads)
             _paint_all(self.slide, painter, writer, self.threads)
             painter.close()
+            reader.close()
             holes = [hole for note in writer.notes for hole in note]
             writer.finish()
         return holes

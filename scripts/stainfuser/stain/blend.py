@@ -1,4 +1,4 @@
-"""Where and how strongly a slide is changed: tissue fully, glass not at all, without a visible edge.
+"""Where and how strongly a slide is changed: tissue fully, glass not at all, no visible edge.
 
 Two weights multiply: one of the place (the tissue mask, grown and smoothed) and one of the colour
 (how much darker than the background a pixel is). All are functions of slide coordinates or of a
@@ -16,7 +16,7 @@ from stainfuser.stain.tissue import background_colour
 # of a scanner is about 0.01, the palest eosin about 0.15.
 GLASS_OD, TISSUE_OD = 0.03, 0.12
 # The mask is grown by this much and then smoothed: the change has faded before the mask ends.
-GROW_UM, SMOOTH_UM = 24.0, 12.0
+GROW_UM, SMOOTH_UM = 40.0, 16.0
 # Glass next to tissue, from which the background colour is taken.
 RIM_UM = 200.0
 

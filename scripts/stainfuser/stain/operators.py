@@ -23,8 +23,8 @@ from stainfuser.stain.optical_density import od_to_rgb, quadratic_features, rgb_
 # Source and model output are compared in boxes of this side: finer detail is not the operator's
 # business, and pixel noise in the regressors would flatten its slope.
 BOX_PX = 4
-# Every other box: 4,096 of a tile of 512 px are plenty.
-BOX_STEP_PX = 8
+# About as many boxes along the side of a tile: 1,024 of a tile are plenty.
+BOXES_PER_SIDE = 32
 LUT_NODES = 33
 RIDGE = 1e-3
 HUBER_SIGMAS = 1.345  # 95 % efficiency on normal errors (Huber 1981)
@@ -193,9 +193,9 @@ def tissue_boxes(
     rendered: NDArray[np.uint8],
     white: NDArray[np.floating],
     box_px: int = BOX_PX,
-    step_px: int = BOX_STEP_PX,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the mean OD of corresponding boxes of two tiles, glass left out: twice (N, 3)."""
+    step_px = max(BOX_PX, source.shape[0] // BOXES_PER_SIDE)
     boxes = [_box_means(rgb_to_od(rgb), box_px, step_px) for rgb in (source, rendered)]
     is_tissue = glass_to_tissue(boxes[0] - _white_od(white)) > 0.5
     return boxes[0][is_tissue], boxes[1][is_tissue]
