@@ -116,6 +116,11 @@ def test_dust_is_dropped_and_vessels_are_filled():
     assert mask[155:166, 155:166].all()
 
 
+@pytest.mark.parametrize("side", [1, 3, 9, 64, 200])
+def test_small_white_images_have_no_tissue(side):
+    assert not image_tissue_mask(np.full((side, side, 3), 255, np.uint8), None)[1].any()
+
+
 @pytest.mark.parametrize("side", [1, 3, 9, 70])
 def test_any_size_works(side):
     rgb = np.full((side, side + 1, 3), (200, 120, 170), np.uint8)

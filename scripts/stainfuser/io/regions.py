@@ -19,6 +19,7 @@ PIECE_PX = 512
 
 _LEVEL_TOLERANCE = 1.005  # a level 2.0005 times smaller serves a request for 2.0
 _LANCZOS_SUPPORT = 3
+_GRID_TOLERANCE_PX = 0.1
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,9 @@ class RegionReader(ABC):
         index = self._best_level(min(width_px / out_px[0], height_px / out_px[1]))
         level = self.levels[index]
         box = [value / level.downsample for value in (x_px, y_px, width_px, height_px)]
+        if _is_on_grid(box, out_px):
+            # No resampling, and no margin that could touch a damaged neighbour.
+            return self._read(round(x_px), round(y_px), *out_px, index)
         shrink = min(box[2] / out_px[0], box[3] / out_px[1])
         factor = max(1, int(shrink / 2)) if shrink >= 4 else 1
         margin = factor * (1 + math.ceil(_LANCZOS_SUPPORT * max(1.0, shrink / factor)))
@@ -134,8 +138,6 @@ class RegionReader(ABC):
         # In px of `pixels`; Pillow's filter also sees the margin outside the box.
         x0, y0 = (box[0] - left) / factor, (box[1] - top) / factor
         region = (x0, y0, x0 + box[2] / factor, y0 + box[3] / factor)
-        if pixels.size == out_px and region == (0, 0, *out_px):
-            return pixels
         region = (region[0], region[1], min(region[2], pixels.width), min(region[3], pixels.height))
         return pixels.resize(out_px, Image.Resampling.LANCZOS, box=region)
 
@@ -182,6 +184,12 @@ class RegionReader(ABC):
                     piece.reduce(factor) if factor > 1 else piece, (x // factor, y // factor)
                 )
         return whole
+
+
+def _is_on_grid(box: list[float], out_px: tuple[int, int]) -> bool:
+    """Return whether a box is whole px of a level, as many as wanted, to a tenth of a px."""
+    wanted = (round(box[0]), round(box[1]), *out_px)
+    return all(abs(a - b) < _GRID_TOLERANCE_PX for a, b in zip(box, wanted, strict=True))
 
 
 def _padded_span(

@@ -75,8 +75,8 @@ def background_colour(rgb: RgbImage, usable: Mask) -> tuple[NDArray[np.float32],
     """Return the colour of the glass, (3,) in 1 to 255, and whether there is glass at all.
 
     The glass is the median of the brightest pixels, if these look like glass: neutral, of a hue
-    no stain has, or one flat area. In a picture filled with tissue they do not (pale eosin would
-    be balanced away); a grey of the same brightness is returned then.
+    no stain has, or faintly tinted and flat. In a picture filled with tissue they do not (pale
+    eosin would be balanced away); a grey of the same brightness is returned then.
     """
     pixels = rgb[usable].astype(np.float32)
     if not len(pixels):
@@ -86,7 +86,8 @@ def background_colour(rgb: RgbImage, usable: Mask) -> tuple[NDArray[np.float32],
     colour = np.maximum(np.median(pixels[bright], axis=0), 1.0)
     hue, saturation = hue_saturation(colour)
     tissue_hued = hue >= _TISSUE_HUES[0] or hue <= _TISSUE_HUES[1]
-    if saturation < 12 or not tissue_hued or _is_flat(rgb, usable, colour):
+    tinted = saturation < 30 and _is_flat(rgb, usable, colour)
+    if saturation < 12 or not tissue_hued or tinted:
         return colour, True
     return np.full(3, colour.max(), np.float32), False
 
@@ -169,14 +170,18 @@ def _tidy(mask: Mask, um_per_px: float) -> Mask:
     grown = ndimage.distance_transform_edt(~padded) <= radius if padded.any() else padded
     closed = ndimage.distance_transform_edt(grown) > radius
     closed = closed[radius:-radius, radius:-radius]
-    min_area = _MIN_AREA_UM2 / um_per_px**2
-    return ~_drop_small(~_drop_small(closed, min_area), min_area)
+    min_area = min(_MIN_AREA_UM2 / um_per_px**2, mask.size / 8)
+    return ~_drop_small(~_drop_small(closed, min_area), min_area, keep_at_edge=True)
 
 
-def _drop_small(mask: Mask, min_area_px: float) -> Mask:
+def _drop_small(mask: Mask, min_area_px: float, keep_at_edge: bool = False) -> Mask:
+    """Drop pieces below an area; what touches the edge may be part of something larger."""
     labels, count = ndimage.label(mask)
     if not count:
         return mask
     keep = np.bincount(labels.ravel()) >= min_area_px
+    if keep_at_edge:
+        for edge in (labels[0], labels[-1], labels[:, 0], labels[:, -1]):
+            keep[edge] = True
     keep[0] = False
     return keep[labels]
