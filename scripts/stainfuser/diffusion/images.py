@@ -78,7 +78,7 @@ def _from_array(array: NDArray[Any], name: str) -> list[Tensor]:
         )
     batch = array[None] if array.ndim == 3 else array
     _check_size(batch.shape[0], batch.shape[1], batch.shape[2], name)
-    tensor = torch.from_numpy(np.ascontiguousarray(batch)).permute(0, 3, 1, 2).float() / 255.0
+    tensor = torch.from_numpy(np.array(batch)).permute(0, 3, 1, 2).float() / 255.0
     return list(tensor)
 
 

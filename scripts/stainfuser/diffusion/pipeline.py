@@ -106,6 +106,8 @@ class StainFuserPipeline(DiffusionPipeline):
         )
         for network in (unet, controlnet):
             network.set_attn_processor(WeightedTokenProcessor())
+        for module in (vae, unet, controlnet):
+            module.eval()
         self.set_progress_bar_config(disable=None)
 
     @classmethod

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-# Optical density (sum of the channels) at which a pixel counts half as tissue, and the slope.
-TISSUE_OD = 0.45
-TISSUE_SLOPE = 10.0
+# Optical density (sum of the channels) between which a pixel turns from glass to tissue.
+GLASS_OD, TISSUE_OD = 0.15, 0.6
 QUANTILES = (0.02, 0.1, 0.25, 0.4, 0.5, 0.6, 0.75, 0.9, 0.98)
 # mean, deviation, covariance off the diagonal, quantiles, tissue fraction.
 STATISTICS = 3 + 3 + 3 + 3 * len(QUANTILES) + 1
@@ -62,7 +61,9 @@ def transmitted(od: Tensor) -> Tensor:
 
 def tissue_weight(od: Tensor, dim: int) -> Tensor:
     """Return a soft tissue mask in [0, 1]; `dim` (the colour) is kept with length 1."""
-    return torch.sigmoid((od.sum(dim=dim, keepdim=True) - TISSUE_OD) * TISSUE_SLOPE)
+    share = (od.sum(dim=dim, keepdim=True) - GLASS_OD) / (TISSUE_OD - GLASS_OD)
+    share = share.clamp(0.0, 1.0)
+    return share.square() * (3.0 - 2.0 * share)
 
 
 def stain_statistics(rgb: Tensor) -> StainStatistics:
