@@ -29,7 +29,7 @@ def test_the_bridge_goes_straight_from_source_to_truth(latents, steps):
 
 @pytest.mark.parametrize("name", ["epsilon", "v_zero_snr"])
 def test_a_perfect_prediction_from_noise_gives_the_truth(latents, name):
-    truth, source, noise = latents
+    truth, _, noise = latents
     objective = objective_named(name)
     scheduler = objective.make_scheduler()
     alphas = scheduler.alphas_cumprod

@@ -105,7 +105,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_last_good_checkpoint(tmp_path,
         loss = loss_of(module, step, micro)
         return loss * bad if step == 9 else loss
 
-    with pytest.raises(TrainingError, match="diffusion step 10: the .* is (nan|inf)"):
+    with pytest.raises(TrainingError, match=r"diffusion step 10: the .* is (nan|inf)"):
         run(tmp_path, exploding)
     kept = load_last_checkpoint(tmp_path)
     assert kept.step == 8

