@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from stainfuser.errors import SlideError
 from stainfuser.files import read_json
 from stainfuser.io.image_sets import open_images
-from stainfuser.io.images import write_image
+from stainfuser.io.images import composite_on_white, write_image
 from stainfuser.io.masks import write_mask, write_mask_atlas
 from stainfuser.io.slides import SlideReader
 from stainfuser.logs import LOGGER, progress
@@ -71,8 +72,11 @@ def _mask_slide(
     with SlideReader(path, mpp, fill_corrupt=True) as reader:
         width_px, height_px = reader.size_px
         longest_px = max(1, round(max(width_px, height_px) * mpp / um_per_px))
-        overview = reader.thumbnail_rgba(longest_px)
-        picture = reader.thumbnail(OVERLAY_SIDE_PX)
+        # Read once: without a pyramid this decodes the whole slide.
+        LOGGER.info("reading %d x %d px", width_px, height_px)
+        whole = Image.fromarray(reader.thumbnail_rgba(max(longest_px, OVERLAY_SIDE_PX)))
+    overview = np.asarray(_shrink(whole, longest_px))
+    picture = np.asarray(composite_on_white(_shrink(whole, OVERLAY_SIDE_PX)))
     if reader.corrupt_regions:
         LOGGER.warning("%d damaged places hold no tissue", len(reader.corrupt_regions))
     alpha = overview[..., 3]
@@ -105,7 +109,7 @@ def _sheet(pictures: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
     cell_px = OVERLAY_SIDE_PX // columns
     sheet = np.full((-(-len(pictures) // columns) * cell_px, columns * cell_px, 3), 255, np.uint8)
     for place, picture in enumerate(pictures):
-        fitted = _fit(picture, cell_px - 6)
+        fitted = np.asarray(_shrink(Image.fromarray(picture), cell_px - 6))
         height, width = fitted.shape[:2]
         top = place // columns * cell_px + (cell_px - height) // 2
         left = place % columns * cell_px + (cell_px - width) // 2
@@ -113,9 +117,9 @@ def _sheet(pictures: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
     return sheet
 
 
-def _fit(picture: NDArray[np.uint8], side_px: int) -> NDArray[np.uint8]:
-    from PIL import Image
-
-    scale = side_px / max(picture.shape[:2])
-    size = (max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale)))
-    return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.LANCZOS))
+def _shrink(image: Image.Image, longest_px: int) -> Image.Image:
+    scale = longest_px / max(image.size)
+    if scale >= 1:
+        return image
+    width_px, height_px = (max(1, round(side * scale)) for side in image.size)
+    return image.resize((width_px, height_px), Image.Resampling.LANCZOS)
