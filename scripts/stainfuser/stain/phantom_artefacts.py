@@ -55,8 +55,7 @@ def draw_pen(rng: np.random.Generator, grid: Grid, depth_um: Field, ink: Field) 
     edge = np.argwhere(np.abs(depth_um) < grid.coarse_um)[:, ::-1]
     if not len(edge):
         return
-    touch = edge[int(rng.integers(len(edge)))].astype(np.float64)
-    outward = _outward(depth_um, touch)
+    touch, outward = _outer_edge(rng, grid, depth_um, edge)
     length = rng.uniform(260, 420) / grid.coarse_um
     side = np.array([-outward[1], outward[0]])
     start = touch + outward * 0.35 * length + side * 0.9 * length
@@ -79,12 +78,12 @@ def scatter_dust(rng: np.random.Generator, grid: Grid, ink: Field) -> None:
     """Add specks and a little lint to the ink (H, W), in place."""
     area_mm2 = (grid.side_px * grid.mpp / 1000) ** 2
     count = int(rng.poisson(7 * area_mm2))
-    for diameter_um in (2.5, 5.0, 9.0):
+    for diameter_um in (1.5, 2.5, 4.0):
         xy = rng.uniform(0, grid.side_px, (count, 2))
         corner, bodies = paint_discs(
-            rng, grid.mpp, Cells(xy, rng.uniform(0, np.pi, count)), diameter_um, 2.2
+            rng, grid.mpp, Cells(xy, rng.uniform(0, np.pi, count)), diameter_um, 1.8
         )
-        strength = rng.uniform(0.1, 0.7, (count, 1, 1)).astype(np.float32)
+        strength = rng.uniform(0.2, 1.0, (count, 1, 1)).astype(np.float32)
         stamp(ink, corner, bodies * strength)
     for _ in range(int(rng.poisson(0.5 * area_mm2))):
         ends = rng.uniform(0, grid.side_px, 2) + rng.normal(0, 60 / grid.mpp, (3, 2))
@@ -93,12 +92,20 @@ def scatter_dust(rng: np.random.Generator, grid: Grid, ink: Field) -> None:
         stamp(ink, corner, bodies * np.float32(0.3))
 
 
-def _outward(depth_um: Field, place: Points) -> Points:
-    """Return the unit vector (x, y) away from the tissue near a coarse px."""
+def _outer_edge(
+    rng: np.random.Generator, grid: Grid, depth_um: Field, edge: Points
+) -> tuple[Points, Points]:
+    """Return a px of the edge with open glass before it, and the unit vector (x, y) outwards."""
     smooth = ndimage.gaussian_filter(depth_um, 10.0)
-    x, y = np.clip(place.astype(int), 1, np.array(depth_um.shape)[::-1] - 2)
-    slope = np.array([smooth[y, x + 1] - smooth[y, x - 1], smooth[y + 1, x] - smooth[y - 1, x]])
-    return -slope / (np.linalg.norm(slope) + 1e-9)
+    last = np.array(grid.shape)[::-1] - 2
+    for place in rng.permutation(edge)[:100]:
+        x, y = np.clip(place, 1, last)
+        slope = (smooth[y, x + 1] - smooth[y, x - 1], smooth[y + 1, x] - smooth[y - 1, x])
+        outward = -np.array(slope) / (np.hypot(*slope) + 1e-9)
+        before = np.clip(place + outward * 110 / grid.coarse_um, 0, last).astype(int)
+        if depth_um[before[1], before[0]] < -75:
+            break
+    return place.astype(np.float64), outward
 
 
 def _curve(start: Points, middle: Points, stop: Points, count: int) -> Points:

@@ -165,7 +165,7 @@ def _free_stroma(layout: Layout, xy: Points) -> np.ndarray:
     step = layout.grid.step
     free = sample(layout.glands.depth_um, xy, step) < -2.5
     free &= sample(layout.vessels.lumen_um, xy, step) < -1.5
-    return free & (sample(layout.adipocyte_um, xy, step) < 2.0)
+    return free & (sample(layout.adipocyte_um, xy, step) < 0.9)
 
 
 def _add_stromal_cells(rng: np.random.Generator, layout: Layout, draft: _Draft) -> None:
@@ -192,12 +192,12 @@ def _add_stromal_cells(rng: np.random.Generator, layout: Layout, draft: _Draft) 
 def _add_lymphocytes(rng: np.random.Generator, layout: Layout, draft: _Draft) -> None:
     """Lymphocytes by their chance, plasma cells among them, blasts at the heart of aggregates."""
     mpp, step = layout.grid.mpp, layout.grid.step
-    xy = _scatter(rng, layout, 6.6)
+    xy = _scatter(rng, layout, 5.4)
     chance = sample(layout.lymph, xy, step).astype(np.float64)
     depth = sample(layout.glands.depth_um, xy, step)
     chance[depth > 0] *= 0.03
     free = (sample(layout.vessels.lumen_um, xy, step) < -1.0) & (depth < 12)
-    free &= sample(layout.adipocyte_um, xy, step) < 2.5
+    free &= sample(layout.adipocyte_um, xy, step) < 0.9
     xy, chance = xy[free], chance[free]
     taken = rng.random(len(chance)) < chance
     xy, chance = xy[taken], chance[taken]
@@ -206,9 +206,9 @@ def _add_lymphocytes(rng: np.random.Generator, layout: Layout, draft: _Draft) ->
     blast = (draw > 0.86) & (chance > 0.85)
     angle = rng.uniform(0, np.pi, len(xy))
     usual = ~plasma & ~blast
-    draft.add(xy[blast], angle[blast], "centroblast", 7.0 / mpp)
-    draft.add(xy[plasma], angle[plasma], "plasma", 9.0 / mpp)
-    draft.add(xy[usual], angle[usual], "lymphocyte", 5.4 / mpp)
+    draft.add(xy[blast], angle[blast], "centroblast", 6.2 / mpp)
+    draft.add(xy[plasma], angle[plasma], "plasma", 8.0 / mpp)
+    draft.add(xy[usual], angle[usual], "lymphocyte", 4.7 / mpp)
 
 
 def _add_endothelium(rng: np.random.Generator, layout: Layout, draft: _Draft) -> None:
@@ -233,7 +233,7 @@ def _add_adipocyte_nuclei(rng: np.random.Generator, layout: Layout, draft: _Draf
     mpp, step = layout.grid.mpp, layout.grid.step
     xy = _scatter(rng, layout, 9.0)
     wall = sample(layout.adipocyte_um, xy, step)
-    keep = (wall < 2.0) & (sample(layout.fat, xy, step) > 0.4)
+    keep = (wall < 1.3) & (sample(layout.fat, xy, step) > 0.4)
     keep &= (sample(layout.glands.depth_um, xy, step) < -4) & (rng.random(len(xy)) < 0.3)
     xy = xy[keep]
     angle = _slope(layout.adipocyte_um, xy, step) + np.pi / 2

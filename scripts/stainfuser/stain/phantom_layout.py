@@ -20,6 +20,7 @@ from stainfuser.stain.phantom_fields import (
 )
 from stainfuser.stain.phantom_grid import Grid
 from stainfuser.stain.phantom_structures import (
+    GLAND_MIXES,
     Glands,
     Vessels,
     place_glands,
@@ -75,6 +76,8 @@ class Composition:
         Pieces of tissue on the glass; 0: one piece that leaves the frame on most sides.
     region_um
         Typical width of a region.
+    glands
+        Kind of gland → its share.
     """
 
     tissue_fraction: float
@@ -83,29 +86,32 @@ class Composition:
     gland_fraction: float
     pieces: int
     region_um: float
+    glands: dict[str, float]
 
 
 def slide_composition(rng: np.random.Generator, grid: Grid) -> Composition:
     """Draw the composition of a whole slide: 2 to 3 pieces, every region present."""
     return Composition(
-        tissue_fraction=rng.uniform(0.55, 0.64),
+        tissue_fraction=rng.uniform(0.50, 0.58),
         fat_fraction=rng.uniform(0.07, 0.15),
         muscle_fraction=rng.uniform(0.06, 0.14),
         gland_fraction=rng.uniform(0.42, 0.58),
         pieces=int(rng.integers(2, 4)),
         region_um=min(420.0, 0.3 * grid.side_px * grid.mpp),
+        glands=GLAND_MIXES[int(rng.integers(len(GLAND_MIXES)))],
     )
 
 
 def target_composition(grid: Grid) -> Composition:
     """Return the composition of a reference image: mostly tissue, every region in a small frame."""
     return Composition(
-        tissue_fraction=0.94,
-        fat_fraction=0.07,
+        tissue_fraction=0.95,
+        fat_fraction=0.05,
         muscle_fraction=0.08,
-        gland_fraction=0.55,
+        gland_fraction=0.48,
         pieces=0,
-        region_um=min(200.0, 0.4 * grid.side_px * grid.mpp),
+        region_um=min(170.0, 0.35 * grid.side_px * grid.mpp),
+        glands={"acinus": 0.5, "crypt": 0.2, "duct": 0.24, "nest": 0.06},
     )
 
 
@@ -114,7 +120,7 @@ def plan_tissue(rng: np.random.Generator, grid: Grid, composition: Composition) 
     depth = _outline(rng, grid, composition)
     tissue = depth > 0
     fat, muscle, glandular = _regions(rng, grid, composition, depth)
-    glands = place_glands(rng, grid, glandular, depth)
+    glands = place_glands(rng, grid, composition.glands, glandular, depth)
     free = tissue & (glands.depth_um < -14) & (depth > 25)
     vessels = place_vessels(rng, grid, free, fat)
     lymph = _lymphoid(rng, grid, depth, fat, glands, vessels)
@@ -149,16 +155,16 @@ def ranked(field: Field, mask: np.ndarray) -> Field:
 
 def _outline(rng: np.random.Generator, grid: Grid, composition: Composition) -> Field:
     height, width = grid.shape
-    rows, columns = np.mgrid[0:height, 0:width].astype(np.float32) / np.float32(height)
+    rows, columns = np.mgrid[0:height, 0:width].astype(np.float32) / np.float32(height) - 0.5
     if composition.pieces:
         field = _pieces(rng, rows, columns, composition.pieces)
-        edge = np.minimum.reduce([rows, columns, 1 - rows, 1 - columns])
-        field -= 0.5 * ramp(edge, 0.14, 0.0) + 3.0 * ramp(edge, 0.03, 0.0)
+        edge = 0.5 - np.maximum(np.abs(rows), np.abs(columns))
+        field -= 0.3 * ramp(edge, 0.16, 0.0) + 3.0 * ramp(edge, 0.03, 0.0)
     else:
         angle = rng.uniform(0, 2 * np.pi)
-        field = 1.2 * ((rows - 0.5) * np.sin(angle) + (columns - 0.5) * np.cos(angle))
+        field = 1.2 * (rows * np.sin(angle) + columns * np.cos(angle))
     side_um = grid.side_px * grid.mpp
-    for scale_um, gain in ((0.22 * side_um, 0.05), (70.0, 26.0 / side_um), (18.0, 9.0 / side_um)):
+    for scale_um, gain in ((0.3 * side_um, 0.055), (70.0, 26.0 / side_um), (18.0, 9.0 / side_um)):
         field += np.float32(gain) * grid.noise(rng, scale_um, 2)
     level = np.quantile(field, 1 - composition.tissue_fraction)
     mask = _without_specks(field > level, int(4000 / grid.coarse_um**2))
@@ -166,25 +172,27 @@ def _outline(rng: np.random.Generator, grid: Grid, composition: Composition) -> 
 
 
 def _pieces(rng: np.random.Generator, rows: Field, columns: Field, count: int) -> Field:
-    """Return how far inside its piece each px is: stripes of tissue beside one another."""
+    """Return how far inside its piece each px is: strips of tissue beside one another."""
     angle = rng.uniform(0, np.pi)
-    across = (columns - 0.5) * np.cos(angle) + (rows - 0.5) * np.sin(angle)
-    along = (rows - 0.5) * np.cos(angle) - (columns - 0.5) * np.sin(angle)
+    across = columns * np.cos(angle) + rows * np.sin(angle)
+    along = rows * np.cos(angle) - columns * np.sin(angle)
+    across = across + rng.uniform(-0.5, 0.5) * (along**2 - 0.08)
     shares = rng.dirichlet(np.full(count, 12.0))
-    centres = 0.94 * (np.cumsum(shares) - shares / 2 - 0.5)
-    bend = rng.uniform(-0.5, 0.5)
+    centres = 0.96 * (np.cumsum(shares) - shares / 2 - 0.5)
     pieces = [
-        _lump(across + bend * along**2, along, centre, share, rng.uniform(-0.08, 0.08))
+        _strip(rng, across - np.float32(centre), along, 0.5 * share)
         for centre, share in zip(centres, shares, strict=True)
     ]
     return np.maximum.reduce(pieces)
 
 
-def _lump(across: Field, along: Field, centre: float, share: float, shift: float) -> Field:
-    radius = 0.5 * share * 0.88
-    length = max(0.5 - radius, 0.05)
-    beyond = np.maximum(np.abs(along - shift) - length, 0.0)
-    return np.float32(radius) - np.hypot(across - np.float32(centre), beyond)
+def _strip(rng: np.random.Generator, across: Field, along: Field, half_width: float) -> Field:
+    """Return the depth in a strip with rounded ends; strips differ in length and in taper."""
+    length, shift, taper = rng.uniform(0.42, 0.56), rng.uniform(-0.08, 0.08), rng.uniform(-0.5, 0.5)
+    reach = (along - shift) / length
+    half = half_width * (0.92 + taper * 0.3 * reach)
+    radial = (np.abs(across / half) ** 3 + np.abs(reach) ** 3) ** (1 / 3)
+    return (half_width * (1 - radial)).astype(np.float32)
 
 
 def _without_specks(mask: np.ndarray, least_px: int) -> np.ndarray:
@@ -218,7 +226,7 @@ def _lymphoid(
     rng: np.random.Generator, grid: Grid, depth: Field, fat: Field, glands: Glands, vessels: Vessels
 ) -> Field:
     """Return the chance that a lymphocyte takes a free place: aggregates, haze and cuffs."""
-    haze = 0.012 + 0.06 * ramp(grid.noise(rng, 160.0, 2), 0.6, 2.2)
+    haze = 0.009 + 0.045 * ramp(grid.noise(rng, 160.0, 2), 0.6, 2.2)
     cuff = 0.25 * np.exp(-(((vessels.lumen_um + 12) / 14) ** 2)) * vessels.inflamed
     shaken = 30.0 * grid.noise(rng, 60.0, 2)
     density = haze + cuff
@@ -232,7 +240,8 @@ def _lymphoid(
         distance = np.hypot(columns - np.float32(x), rows - np.float32(y)) * grid.coarse_um
         radius = rng.uniform(70, 150) + shaken
         density = np.maximum(density, 0.95 * ramp(distance - radius, 45.0, -25.0))
-    return (density * (1 - 0.8 * fat)).astype(np.float32)
+    patchy = 0.75 + 0.25 * grid.noise(rng, 22.0, 2)
+    return (density * patchy * (1 - 0.8 * fat)).clip(0, 1).astype(np.float32)
 
 
 def _fibre_directions(

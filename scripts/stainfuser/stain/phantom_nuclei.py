@@ -11,81 +11,9 @@ import dataclasses
 import numpy as np
 
 from stainfuser.stain.phantom_fields import Field, Points, noise_tile
+from stainfuser.stain.phantom_nucleus_kinds import NucleusKind
 
 BATCH = 256
-
-
-@dataclasses.dataclass(frozen=True)
-class NucleusKind:
-    """Shape and chromatin of one kind of nucleus; lengths in um, pairs are mean and deviation.
-
-    Attributes
-    ----------
-    length_um, aspect
-        Long axis, and long over short axis.
-    bend, ragged
-        Curvature of the long axis; irregularity of the outline, both relative to the short axis.
-    density
-        Amount of chromatin per area, 1 is a dark nucleus.
-    base, rim, grain, clump
-        How chromatin is spread: evenly, along the envelope, as fine grains, as clumps.
-    nucleoli
-        Mean number of nucleoli.
-    halo
-        Clear ring that shrinkage leaves around the nucleus, in [0, 1].
-    faint
-        Fraction of nuclei only grazed by the section: pale and without a sharp edge.
-    """
-
-    length_um: tuple[float, float]
-    aspect: tuple[float, float]
-    bend: float
-    ragged: float
-    density: tuple[float, float]
-    base: float
-    rim: float
-    grain: float
-    clump: float
-    nucleoli: float
-    halo: float
-    faint: float
-
-
-NUCLEUS_KINDS = {
-    "epithelial": NucleusKind(
-        (8.4, 0.9), (1.45, 0.18), 0.0, 0.09, (0.86, 0.14), 0.66, 0.30, 0.11, 0.16, 0.4, 0.05, 0.12
-    ),
-    "vesicular": NucleusKind(
-        (9.3, 1.3), (1.25, 0.15), 0.0, 0.10, (0.78, 0.14), 0.50, 0.44, 0.11, 0.20, 1.2, 0.05, 0.15
-    ),
-    "lymphocyte": NucleusKind(
-        (5.7, 0.5), (1.10, 0.07), 0.0, 0.07, (1.15, 0.14), 0.80, 0.22, 0.12, 0.28, 0.0, 0.40, 0.06
-    ),
-    "centroblast": NucleusKind(
-        (8.0, 0.9), (1.15, 0.10), 0.0, 0.09, (0.70, 0.10), 0.52, 0.42, 0.11, 0.20, 1.6, 0.10, 0.12
-    ),
-    "plasma": NucleusKind(
-        (5.8, 0.5), (1.10, 0.06), 0.0, 0.05, (1.05, 0.10), 0.68, 0.30, 0.08, 0.48, 0.2, 0.0, 0.05
-    ),
-    "fibroblast": NucleusKind(
-        (13.0, 3.8), (5.8, 1.8), 0.6, 0.08, (0.92, 0.24), 0.72, 0.22, 0.11, 0.12, 0.1, 0.35, 0.22
-    ),
-    "plump": NucleusKind(
-        (10.5, 1.8), (2.2, 0.4), 0.35, 0.11, (0.62, 0.13), 0.52, 0.40, 0.12, 0.16, 0.7, 0.15, 0.25
-    ),
-    "muscle": NucleusKind(
-        (14.0, 2.6), (4.4, 0.8), 0.3, 0.05, (0.74, 0.13), 0.64, 0.28, 0.12, 0.10, 0.1, 0.10, 0.20
-    ),
-    "endothelial": NucleusKind(
-        (9.5, 2.0), (3.8, 0.8), 0.6, 0.07, (0.95, 0.15), 0.78, 0.20, 0.10, 0.12, 0.0, 0.0, 0.10
-    ),
-    "mitosis": NucleusKind(
-        (8.5, 1.2), (2.4, 0.8), 0.3, 0.38, (1.45, 0.10), 0.95, 0.0, 0.10, 0.35, 0.0, 0.85, 0.0
-    ),
-    "pyknotic": NucleusKind(
-        (4.2, 0.7), (1.2, 0.12), 0.0, 0.12, (1.45, 0.12), 1.0, 0.0, 0.05, 0.05, 0.0, 0.75, 0.0
-    ),
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,7 +69,7 @@ class NucleusPainter:
     ) -> tuple[Field, Field, Field]:
         rng, count = self._rng, len(centre)
         faint = rng.random(count) < kind.faint
-        depth_px, radial = self._shape(kind, centre, angle, side)
+        depth_px = self._shape(kind, centre, angle, side)
         edge_px = _column(np.where(faint, 2.6, rng.uniform(0.8, 1.5, count)))
         body = np.clip(depth_px / edge_px + 0.5, 0, 1)
         body *= body * (3 - 2 * body)
@@ -151,13 +79,11 @@ class NucleusPainter:
         ring_px = 1.1 / self._mpp
         ring = np.exp(-(((depth_px + 0.6 * ring_px) / ring_px) ** 2)) * (depth_px < 1)
         halo = kind.halo * rng.beta(1.2, 1.2, count) * np.where(faint, 0.3, 1.0)
-        cleared = np.maximum(body * _column(np.where(faint, 0.4, 0.8)), ring * _column(halo))
+        cleared = np.maximum(body * _column(np.where(faint, 0.35, 0.65)), ring * _column(halo))
         return chromatin, body, cleared
 
-    def _shape(
-        self, kind: NucleusKind, centre: Points, angle: np.ndarray, side: int
-    ) -> tuple[Field, Field]:
-        """Return the depth below the nucleus' surface (px) and the relative radius."""
+    def _shape(self, kind: NucleusKind, centre: Points, angle: np.ndarray, side: int) -> Field:
+        """Return the depth below each nucleus' surface, px, negative outside."""
         rng, count = self._rng, len(centre)
         length = rng.normal(*kind.length_um, count)
         length = length.clip(0.6 * kind.length_um[0], kind.length_um[0] + 2.2 * kind.length_um[1])
@@ -171,13 +97,13 @@ class NucleusPainter:
         along = (x * cosine + y * sine) / long_axis
         across = (y * cosine - x * sine) / short_axis
         across += _column(rng.normal(0, 1, count) * kind.bend) * (along**2 - 0.3)
-        pointed = 1 + 0.35 * _column(np.clip(aspect - 2, 0, 2)) * along**2
+        across += _column(rng.normal(0, 0.7, count) * kind.bend) * along * (along**2 - 0.6)
+        pointed = 1 + _column(kind.pointed * rng.uniform(0.2, 1.6, count)) * along**2
         radial = np.hypot(along, across * pointed)
         radial *= 1 + np.float32(kind.ragged) * self._cut(self._warp, count, side)
-        return (1 - radial) * np.sqrt(short_axis * np.minimum(long_axis, 1.6 * short_axis)), radial
+        return (1 - radial) * np.sqrt(short_axis * np.minimum(long_axis, 1.6 * short_axis))
 
     def _chromatin(self, kind: NucleusKind, depth_px: Field, count: int, side: int) -> Field:
-        rng = self._rng
         rim_px = 0.55 / self._mpp
         texture = kind.base + kind.rim * np.exp(-(((depth_px - 0.8 * rim_px) / rim_px) ** 2))
         texture += np.float32(kind.grain) * self._cut(self._grain, count, side)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+from scipy import ndimage
 
 from stainfuser.stain.phantom_fields import (
     Field,
@@ -58,8 +59,8 @@ GLAND_KINDS = {
     "atypical": GlandKind((42.0, 75.0), (1, 5), 28.0, 2.8, 0.0, 0.04, 1.25),
     "nest": GlandKind((28.0, 70.0), (1, 4), 24.0, 2.5, 1.0, 0.0, 1.1),
 }
-# Kinds that occur together on one slide, as they do in one organ or tumour.
-GLAND_MIXES = (
+# Kinds that occur together, as they do in one organ or tumour, and their shares.
+GLAND_MIXES: tuple[dict[str, float], ...] = (
     {"acinus": 0.5, "duct": 0.35, "nest": 0.15},
     {"crypt": 0.6, "atypical": 0.4},
     {"atypical": 0.45, "nest": 0.3, "acinus": 0.25},
@@ -116,13 +117,14 @@ class Vessels:
     inflamed: Field
 
 
-def place_glands(rng: np.random.Generator, grid: Grid, suitable: Field, depth: Field) -> Glands:
-    """Pack glands where `suitable` (0 to 1) and the depth in the tissue allow it.
+def place_glands(
+    rng: np.random.Generator, grid: Grid, mix: dict[str, float], suitable: Field, depth: Field
+) -> Glands:
+    """Pack glands of a mix of kinds where `suitable` (0 to 1) and the depth in tissue allow it.
 
     Glands are added one by one, large ones first; each is cut back where it would come too near
     the ones before, so that close-packed glands face each other with flat sides.
     """
-    mix = GLAND_MIXES[int(rng.integers(len(GLAND_MIXES)))]
     warp = 6.0 * grid.noise(rng, 50.0) + 2.5 * grid.noise(rng, 16.0)
     union = np.full(grid.shape, -1e3, np.float32)
     owner = np.zeros(grid.shape, np.int32)
@@ -195,10 +197,11 @@ def _glands_from(
     holes = 13.0 * (grid.noise(rng, 24.0) - 1.9)  # solid nests: a few small round lumens
     lumen = np.maximum(lumen, np.minimum(holes, depth - 20))
     torn = (rng.random(count) < 0.3)[owner] * ramp(grid.noise(rng, 60.0), 0.3, 1.4)
+    layers = attribute([kind.layers for kind in kinds], 0.15)
     return Glands(
         depth_um=depth,
         lumen_um=lumen.astype(np.float32),
-        layers=attribute([kind.layers for kind in kinds], 0.15),
+        layers=np.where(solid[owner], np.maximum(layers, 2.2), layers).astype(np.float32),
         goblet=attribute([kind.goblet for kind in kinds], 0.3),
         basophilia=attribute([kind.basophilia for kind in kinds], 0.12),
         secretion=np.clip(attribute([0.5] * len(kinds), 0.9), 0, 1)
@@ -209,8 +212,6 @@ def _glands_from(
 
 def _spread(values: Field, mask: np.ndarray) -> Field:
     """Continue masked values outside the mask: each px takes its nearest masked value."""
-    from scipy import ndimage
-
     if not mask.any():
         return np.zeros_like(values)
     rows, columns = ndimage.distance_transform_edt(

@@ -26,12 +26,12 @@ from stainfuser.stain.phantom_fields import (
 from stainfuser.stain.phantom_grid import Grid
 from stainfuser.stain.phantom_layout import Composition, Layout, plan_tissue
 from stainfuser.stain.phantom_nuclei import (
-    NUCLEUS_KINDS,
     NucleusPainter,
     paint_discs,
     stamp,
     stamp_labels,
 )
+from stainfuser.stain.phantom_nucleus_kinds import NUCLEUS_KINDS
 
 # What dyes bind to, in the order of `Section.amounts`; the ink brings its own colour.
 SUBSTANCES = ("chromatin", "cytoplasm", "collagen", "blood", "mucin", "ink")
@@ -135,7 +135,7 @@ def _draw_matrix(
     amounts: NDArray[np.float32],
     cleared: Field,
 ) -> None:
-    """Add epithelium, stroma, muscle, vessels and fat around the cells, block by block, in place."""
+    """Add everything around the cells, block by block, in place."""
     matrix = _Matrix(rng, layout, population)
     side = layout.grid.side_px
     starts = range(0, side, BLOCK_PX)
@@ -231,7 +231,9 @@ def _fibres(rng: np.random.Generator, layout: Layout) -> tuple[Upsampler, dict[s
             spots = ndimage.gaussian_filter(spots, scale_um / (step * grid.mpp))
         spacings = tuple(spacing / (step * grid.mpp) for spacing in spacings_um)
         smeared = streaks(spots, cosine, sine, spacings)
-        fields[name] = ndimage.spline_filter(smeared, output=np.float32)
+        if name == "fibril":  # keep fine detail sharp through the interpolation
+            smeared = ndimage.spline_filter(smeared, output=np.float32)
+        fields[name] = smeared
     return Upsampler((side, side), (grid.side_px, grid.side_px), step), fields
 
 
@@ -248,7 +250,7 @@ def _cell_borders(layout: Layout, population: Population) -> Field:
 def _coverage(field: dict[str, Field]) -> dict[str, Field]:
     """Return what each px is part of, in [0, 1]: the structures share the tissue among them."""
     rough = 0.5 * field["granule"] + 0.7 * field["blotch"]
-    tissue = ramp(field["depth"] + rough + 2.2 * field["fibril"], -0.9, 0.9)
+    tissue = ramp(field["depth"] + rough + 1.3 * field["bundle"] + 0.5 * field["fibril"], -0.9, 0.9)
     epithelium = ramp(field["gland"] + 0.25 * rough, -0.6, 0.6)
     lumen = ramp(field["lumen"] + 1.1 * rough, -0.7, 0.7) * epithelium
     gap = (field["gland"] + field["cleft"]) * 0.5 + 0.5 * field["blotch"] + field["bundle"]
@@ -272,8 +274,8 @@ def _coverage(field: dict[str, Field]) -> dict[str, Field]:
 def _add_stroma(amounts: NDArray[np.float32], field: dict[str, Field], weight: Field) -> None:
     """Collagen: wavy fibrils in bundles, with slits between them, wide where it is loose."""
     dense = field["dense"]
-    weave = field["bundle"] + 0.8 * field["fibril"]
-    threshold = -0.55 - 1.35 * dense + 0.25 * field["drift"]
+    weave = field["bundle"] + 0.45 * field["fibril"]
+    threshold = -0.45 - 1.2 * dense + 0.25 * field["drift"]
     slit = np.clip((threshold - weave) / 0.6, 0, 1)
     crack = np.exp(-((field["crack"] / 0.16) ** 2)) * ramp(
         field["drift"] + field["fibril"], -0.2, 1.2
@@ -313,8 +315,8 @@ def _add_lumens(
     amounts: NDArray[np.float32], field: dict[str, Field], cover: dict[str, Field]
 ) -> None:
     """Wisps of secretion in glands, a veil of plasma in filled vessels."""
-    foam = 0.5 * field["granule"] + field["blotch"] + 1.8 * field["drift"]
-    wisps = field["secretion"] * ramp(foam, 0.2, 2.6) * (1 + 0.25 * field["granule"])
+    foam = 0.25 * field["granule"] + 0.9 * field["blotch"] + 1.8 * field["drift"]
+    wisps = field["secretion"] * ramp(foam, -0.6, 2.8) * (1 + 0.2 * field["granule"])
     amounts[MUCIN] += cover["lumen"] * 0.55 * wisps
     amounts[CYTOPLASM] += cover["lumen"] * 0.28 * wisps
     plasma = cover["vessel"] * ramp(field["filling"], 0.1, 0.5)
