@@ -27,7 +27,7 @@ def tiny_pipeline(**changes):
         context_tokens=8,
         latent_patch_px=4,
         latent_channels=6,
-        channels=(8, 16),
+        channels=(16, 16),
         decoder_channels=8,
     )
     pipeline = compact_pipeline(**{**options, **changes})
