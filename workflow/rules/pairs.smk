@@ -19,6 +19,7 @@ checkpoint plan_pairs:
         mem_mb=8000,
         runtime=120,
     params:
+        method=config["pairs"]["method"],
         sources_per_target=config["pairs"]["sources_per_target"],
         seed=config["seed"],
     script:
