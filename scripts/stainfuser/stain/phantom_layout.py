@@ -92,7 +92,7 @@ class Composition:
 def slide_composition(rng: np.random.Generator, grid: Grid) -> Composition:
     """Draw the composition of a whole slide: 2 to 3 pieces, every region present."""
     return Composition(
-        tissue_fraction=rng.uniform(0.50, 0.58),
+        tissue_fraction=rng.uniform(0.55, 0.62),
         fat_fraction=rng.uniform(0.07, 0.15),
         muscle_fraction=rng.uniform(0.06, 0.14),
         gland_fraction=rng.uniform(0.42, 0.58),

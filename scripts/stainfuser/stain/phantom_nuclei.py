@@ -87,7 +87,7 @@ class NucleusPainter:
         rng, count = self._rng, len(centre)
         length = rng.normal(*kind.length_um, count)
         length = length.clip(0.6 * kind.length_um[0], kind.length_um[0] + 2.2 * kind.length_um[1])
-        aspect = rng.normal(*kind.aspect, count).clip(1.0, None)
+        aspect = rng.normal(*kind.aspect, count).clip(max(1.0, 0.6 * kind.aspect[0]), None)
         long_axis = _column(length / 2 / self._mpp)
         short_axis = _column(length / aspect / 2 / self._mpp)
         grid = np.arange(side, dtype=np.float32)

@@ -154,6 +154,10 @@ def _gland_candidates(
     scores += 1.3 * np.log(np.array(list(mix.values())))[:, None]
     scores += 0.6 * rng.gumbel(size=scores.shape)
     chosen = [GLAND_KINDS[names[index]] for index in scores.argmax(axis=0)]
+    # Large glands go first and would crowd out small ones: fewer of them apply for a place.
+    reach_um = np.array([kind.radius_um[1] for kind in chosen])
+    applies = np.flatnonzero(rng.random(len(chosen)) < (42.0 / np.maximum(reach_um, 42.0)) ** 2)
+    places, chosen = places[applies], [chosen[index] for index in applies]
     size = np.array([kind.radius_um[1] for kind in chosen]) + rng.normal(0, 14, len(chosen))
     return [(places[index], chosen[index]) for index in np.argsort(-size, kind="stable")]
 
