@@ -1,0 +1,255 @@
+"""Training as a stage: files, resuming after a kill to the byte, few and bad inputs."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from stainfuser.diffusion import diffusion_phase
+from stainfuser.diffusion.pipeline import StainFuserPipeline
+from stainfuser.errors import ConfigError, InputError, TrainingError
+from stainfuser.stages.train_normalizer import train_normalizer
+
+OPTIONS = dict(
+    preset="compact",
+    objective="bridge",
+    start="statistics",
+    context_tokens=8,
+    latent_patch_px=4,
+    latent_channels=8,
+    channels=[16, 16],
+    decoder_channels=8,
+    autoencoder_steps=4,
+    autoencoder_learning_rate=0.002,
+    steps=6,
+    batch_size=2,
+    crop_px=16,
+    learning_rate=0.002,
+    warmup_steps=2,
+    weight_decay=0.0001,
+    ema_decay=0.9,
+    max_gradient_norm=1.0,
+    gradient_accumulation=1,
+    mixed_precision="no",
+    stain_augmentation_probability=0.5,
+    stain_augmentation_strength=1.0,
+    held_out_source_fraction=0.2,
+    held_out_target_fraction=0.2,
+    checkpoint_steps=2,
+    validation_pairs=2,
+)
+
+
+def write_pairs(path: Path, sources: int = 5, targets: int = 4, side: int = 32, **replaced) -> Path:
+    rng = np.random.default_rng(0)
+    small = rng.integers(90, 230, (sources, side // 4, side // 4, 3))
+    source = small.repeat(4, axis=1).repeat(4, axis=2).astype(np.uint8)
+    stylized = np.stack([np.roll(source, shift, axis=-1) for shift in range(targets)])
+    datasets = dict(
+        source=source,
+        target=stylized[:, 0],
+        stylized=stylized,
+        planned=np.ones((targets, sources), bool),
+    )
+    with h5py.File(path, "w") as pairs:
+        for name, values in {**datasets, **replaced}.items():
+            if values is not None:
+                pairs[name] = values
+        pairs.attrs["mpp"] = 0.5
+    return path
+
+
+def train(folder: Path, pairs: Path, **changes) -> None:
+    train_normalizer(
+        pairs_path=pairs,
+        model_dir=folder / "model",
+        losses_path=folder / "losses.csv",
+        samples_path=folder / "samples.png",
+        curves_path=folder / "curves.png",
+        validation_path=folder / "validation.json",
+        work_dir=folder / "work",
+        seed=1,
+        threads=1,
+        device="cpu",
+        **{**OPTIONS, **changes},
+    )
+
+
+def products(folder: Path) -> dict[str, str]:
+    files = [path for path in folder.rglob("*") if path.is_file() and "work" not in path.parts]
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(files)
+    }
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory):
+    return write_pairs(tmp_path_factory.mktemp("pairs") / "pairs.h5")
+
+
+@pytest.fixture(scope="module")
+def trained(pairs, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained")
+    train(folder, pairs)
+    return folder
+
+
+def test_losses_of_every_step_are_written(trained):
+    rows = list(csv.DictReader((trained / "losses.csv").open()))
+    steps = {
+        phase: [int(row["step"]) for row in rows if row["phase"] == phase]
+        for phase in ("autoencoder", "diffusion", "validation")
+    }
+    assert steps == {
+        "autoencoder": [1, 2, 3, 4],
+        "diffusion": [1, 2, 3, 4, 5, 6],
+        "validation": [2, 4, 6],
+    }
+    assert all(float(row["loss"]) > 0 for row in rows)
+
+
+def test_the_model_knows_its_resolution_and_makes_images(trained):
+    pipeline = StainFuserPipeline.from_pretrained(trained / "model")
+    assert pipeline.config.mpp == 0.5
+    image = np.full((20, 20, 3), 200, np.uint8)
+    assert pipeline(image, image, output_type="np").images.shape == (1, 20, 20, 3)
+
+
+def test_held_out_tissue_and_stain_are_measured_apart_and_together(trained):
+    content = json.loads((trained / "validation.json").read_text())
+    assert set(content["parts"]) == {
+        "train",
+        "held_out_sources",
+        "held_out_targets",
+        "held_out_both",
+    }
+    for part in content["parts"].values():
+        assert part["n"] >= 1
+        for arm in ("identity", "autoencoder", "untrained", "trained"):
+            assert set(part[arm]) == {"ciede2000", "psnr_db", "gradient_correlation"}
+
+
+def test_no_product_carries_a_path_or_a_name_of_the_machine(trained):
+    for path in [*trained.glob("model/**/*.json"), trained / "validation.json"]:
+        assert str(trained) not in path.read_text()
+
+
+@pytest.mark.parametrize("death", [("autoencoder", 3), ("diffusion", 1), ("diffusion", 5)])
+def test_a_killed_run_continues_to_the_same_bytes(trained, pairs, tmp_path, monkeypatch, death):
+    from stainfuser.diffusion import optimization
+
+    plain = optimization._step
+
+    def dying(prepared, loss_of, step, rate, optimizer, accelerator, parameters):
+        if (parameters.phase, step) == death:
+            raise KeyboardInterrupt
+        return plain(prepared, loss_of, step, rate, optimizer, accelerator, parameters)
+
+    monkeypatch.setattr(optimization, "_step", dying)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, pairs)
+    monkeypatch.setattr(optimization, "_step", plain)
+    train(tmp_path, pairs)
+    assert products(tmp_path) == products(trained)
+
+
+def test_another_configuration_starts_anew(pairs, tmp_path):
+    train(tmp_path, pairs)
+    train(tmp_path, pairs, learning_rate=0.001)
+    fresh = tmp_path / "fresh"
+    train(fresh, pairs, learning_rate=0.001)
+    names = ("losses.csv", "validation.json")
+    assert [(tmp_path / name).read_bytes() for name in names] == [
+        (fresh / name).read_bytes() for name in names
+    ]
+
+
+@pytest.mark.parametrize(("sources", "targets"), [(1, 1), (2, 1), (1, 3)])
+def test_few_pairs_train_with_a_word(tmp_path, caplog, sources, targets):
+    path = write_pairs(tmp_path / "pairs.h5", sources, targets)
+    with caplog.at_level("INFO", "stainfuser"):
+        train(tmp_path, path)
+    assert "train" in json.loads((tmp_path / "validation.json").read_text())["parts"]
+    if sources < 3 and targets < 3:
+        assert "too few pairs" in caplog.text
+
+
+def test_pairs_smaller_than_a_crop_are_used_whole(tmp_path, caplog):
+    with caplog.at_level("INFO", "stainfuser"):
+        train(tmp_path, write_pairs(tmp_path / "pairs.h5", side=20), crop_px=128)
+    assert "crops of 16 px" in caplog.text
+
+
+def test_only_planned_pairs_are_read(tmp_path):
+    planned = np.zeros((4, 5), bool)
+    planned[:, 2] = planned[1] = True
+    stylized = np.zeros((4, 5, 32, 32, 3), np.uint8)
+    stylized[planned] = 200
+    seen = []
+    plain = diffusion_phase.PairImages.stylized
+
+    def recording(self, rows):
+        images = plain(self, rows)
+        seen.extend(int(image.min()) for image in images)
+        return images
+
+    diffusion_phase.PairImages.stylized = recording
+    try:
+        train(tmp_path, write_pairs(tmp_path / "pairs.h5", planned=planned, stylized=stylized))
+    finally:
+        diffusion_phase.PairImages.stylized = plain
+    assert set(seen) == {200}
+
+
+def test_other_objectives_train(pairs, tmp_path):
+    for objective in ("epsilon", "v_zero_snr"):
+        train(tmp_path / objective, pairs, objective=objective, context_tokens=None, steps=2)
+        assert (tmp_path / objective / "samples.png").stat().st_size > 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"objective": "flow"}, "train.objective: 'flow' is unknown"),
+        ({"preset": "huge"}, "train.preset: 'huge' is unknown"),
+        ({"start": "noise"}, "train.start: 'noise' is unknown"),
+        ({"mixed_precision": "fp8"}, "train.mixed_precision"),
+        ({"steps": 0}, "train.steps"),
+        ({"channels": [12, 16]}, "train.channels"),
+        ({"channels": [16]}, "train.channels"),
+        ({"latent_channels": 49}, "train.latent_channels"),
+        ({"held_out_source_fraction": 1.0}, "train.held_out_source_fraction"),
+    ],
+)
+def test_bad_options_are_named(pairs, tmp_path, changes, says):
+    with pytest.raises(ConfigError) as caught:
+        train(tmp_path, pairs, **changes)
+    assert says in str(caught.value)
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_file_without_pairs_is_refused(tmp_path):
+    with pytest.raises(InputError, match="lacks planned"):
+        train(tmp_path, write_pairs(tmp_path / "pairs.h5", planned=None))
+    (tmp_path / "broken.h5").write_bytes(b"not HDF5")
+    for name in ("broken.h5", "absent.h5"):
+        with pytest.raises(InputError, match="cannot be read"):
+            train(tmp_path, tmp_path / name)
+
+
+def test_images_below_the_networks_smallest_are_refused(tmp_path):
+    with pytest.raises(InputError, match="smaller than the network's 8 px"):
+        train(tmp_path, write_pairs(tmp_path / "pairs.h5", side=4))
+
+
+def test_a_learning_rate_that_explodes_stops_the_run(pairs, tmp_path):
+    with pytest.raises(TrainingError, match="finite"):
+        train(tmp_path, pairs, learning_rate=1e30, steps=20)
+    assert not (tmp_path / "model").exists()
