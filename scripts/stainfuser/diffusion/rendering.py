@@ -174,9 +174,11 @@ class Renderer:
 
 
 def _starts_from_noise(pipe: Any) -> bool:
+    objective = getattr(pipe.config, "objective", None)
+    if objective is None:
+        return False
     from stainfuser.diffusion.objectives import objective_named
 
-    objective = getattr(pipe.config, "objective", "bridge")
     return objective_named(objective).starts_from == "noise"
 
 

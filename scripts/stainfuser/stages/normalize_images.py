@@ -250,17 +250,34 @@ class _ImagesJob:
         mpp = views[0].plane_mpp
         return make_plan(self.slide, options, corners, tiles, self.renderer, white, mpp, rng)
 
-    def _shared_plan(self, names: list[str], path: Path) -> Plan:
-        """Return one plan for all images; a killed run's decision stands."""
+    def _shared_plan(self, names: list[str], path: Path) -> Plan | None:
+        """Return one plan for all images, None if no image can be read.
+
+        A killed run's decision stands.
+        """
         if not path.exists():
-            rng = generator(self.seed, "normalize", self.slide, "images")
-            count = min(len(names), self.options.sample_tiles)
-            chosen = sorted(rng.choice(len(names), count, replace=False).tolist())
-            readers = [self._open(names[i]) for i in chosen]
-            views = [self.view(reader) for reader in readers]
+            readers, views = self._draw_images(names)
+            if not readers:
+                return None
             options = self.options_for(views)
             write_json(path, self._plan(readers, views, options, "all images").to_json())
         return Plan.from_json(read_json(path))
+
+    def _draw_images(self, names: list[str]) -> tuple[list[ImageReader], list[SlideView]]:
+        """Draw as many readable images as the plan takes tiles."""
+        rng = generator(self.seed, "normalize", self.slide, "images")
+        readers, views = [], []
+        for i in rng.permutation(len(names)):
+            reader = self._open(names[i])
+            try:
+                views.append(self.view(reader))
+            except InputError:
+                continue  # said when its turn comes
+            readers.append(reader)
+            reader.close()
+            if len(readers) == self.options.sample_tiles:
+                break
+        return readers, views
 
     def _paint(
         self, reader: ImageReader, view: SlideView, plan: Plan, options: NormalizeOptions

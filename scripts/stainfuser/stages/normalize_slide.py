@@ -29,7 +29,7 @@ from stainfuser.io.images import read_image
 from stainfuser.io.masks import read_mask
 from stainfuser.io.pyramid_writer import PyramidWriter, check_writable
 from stainfuser.io.regions import RegionReader
-from stainfuser.io.slide_layout import SlideSpec
+from stainfuser.io.slide_layout import Block, SlideSpec
 from stainfuser.io.slides import SlideReader
 from stainfuser.io.tile_cache import TileCache
 from stainfuser.seeds import derive_seed, generator
@@ -258,12 +258,14 @@ class _SlideJob:
             writer.finish()
         return holes
 
+    @cached_property
+    def icc_profile(self) -> bytes | None:
+        """The source's colour profile."""
+        with SlideReader(self.slide_path, self.probe["mpp"]) as reader:
+            return reader.icc_profile
+
     def spec(self, stamp: dict[str, str]) -> SlideSpec:
         """Return what the written slide is, apart from its pixels."""
-        icc_profile = None
-        if self.options.icc_profile == "carry":
-            with SlideReader(self.slide_path, self.probe["mpp"]) as reader:
-                icc_profile = reader.icc_profile
         hashes = ("config_sha256", "model_sha256", "source_sha256", "target_sha256")
         return SlideSpec(
             self.probe["width_px"],
@@ -273,7 +275,7 @@ class _SlideJob:
             self.options.jpeg_quality,
             self.options.output_tile_px,
             self.options.block_px,
-            icc_profile,
+            self.icc_profile if self.options.icc_profile == "carry" else None,
             {f"StainFuser {name}": stamp[name] for name in hashes},
         )
 
@@ -289,12 +291,18 @@ class _SlideJob:
             "mpp": spec.mpp,
             "objective_power": spec.objective_power,
             "levels_px": spec.level_sizes_px(),
-            "icc_profile": "carried" if spec.icc_profile else "none",
+            "icc_profile": _fate_of_profile(self.icc_profile, spec.icc_profile),
             "mode": self.options.mode,
             **self.plan.to_json(),
             "filled_rectangles_px": holes,
             "stamp": stamp,
         }
+
+
+def _fate_of_profile(of_source: bytes | None, of_result: bytes | None) -> str:
+    if of_source is None:
+        return "none"
+    return "dropped" if of_result is None else "carried"
 
 
 def _enter_run_dir(work_dir: Path, key: str) -> Path:
@@ -311,26 +319,30 @@ def _paint_all(slide: str, painter: SlidePainter, writer: PyramidWriter, threads
     """Paint and write what is left of a slide, with a progress bar in MPix."""
     from tqdm import tqdm
 
-    total = sum(block.width_px * block.height_px for block in writer.blocks) / 1e6
     remaining = writer.remaining()
-    todo = sum(block.width_px * block.height_px for block in remaining) / 1e6
+    total_px, todo_px = _count_px(writer.blocks), _count_px(remaining)
     if len(remaining) < len(writer.blocks):
         LOGGER.info("%s: going on behind %d finished blocks", slide, writer.blocks_done)
     started_s = time.monotonic()
-    interval_s = 0.5 if sys.stderr.isatty() else 30.0
     with tqdm(
         desc=slide,
-        total=round(total, 1),
-        initial=round(total - todo, 1),
+        total=total_px,
+        initial=total_px - todo_px,
         unit="MPix",
-        mininterval=interval_s,
-        bar_format="{l_bar}{bar}| {n:.0f}/{total:.0f} MPix [{elapsed}<{remaining}, {rate_fmt}]",
+        unit_scale=1e-6,
+        mininterval=0.5 if sys.stderr.isatty() else 30.0,
+        bar_format="{l_bar}{bar}| {n:.1f}/{total:.1f} MPix [{elapsed}<{remaining}, {rate_fmt}]",
     ) as bar:
         for block, rgb, holes in paint_ahead(painter, remaining, threads):
             writer.write(block, rgb, note=holes)
-            bar.update(block.width_px * block.height_px / 1e6)
+            bar.update(block.width_px * block.height_px)
     elapsed_s = time.monotonic() - started_s
-    LOGGER.info("%s: %.0f MPix in %.1f s, %.1f MPix/s", slide, todo, elapsed_s, todo / elapsed_s)
+    rate = todo_px / 1e6 / elapsed_s
+    LOGGER.info("%s: %.0f MPix in %.1f s, %.1f MPix/s", slide, todo_px / 1e6, elapsed_s, rate)
+
+
+def _count_px(blocks: list[Block]) -> int:
+    return sum(block.width_px * block.height_px for block in blocks)
 
 
 def _likely_objective_power(mpp: float) -> float | None:
