@@ -123,7 +123,7 @@ def add_normalized(cohort: Cohort, slide: str, target: str, picture: np.ndarray)
             "mode": "operator",
             "mode_used": "operator",
             "reason": None,
-            "tiles": [[0, 0]] * 32,
+            "tiles": [[200, 200]] * 32,
             "residual": residual,
             "filled_rectangles_px": [],
             "stamp": {"version": "0.1.0", "model_sha256": "0" * 64},

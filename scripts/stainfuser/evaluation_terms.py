@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 TABLE_COLUMNS = ("method", "target", "slide", "tile", "metric", "value", "note")
@@ -13,7 +14,9 @@ class Metric:
     """One metric: its name in tables, label, unit and direction, and what it compares with.
 
     `against` is "truth", "source" or "target"; `is_higher_better` tells the direction; `digits`
-    are those worth printing; `gist` is one sentence for a reader who is not a specialist.
+    are those worth printing; `gist` is one sentence for a reader who is not a specialist. Methods
+    may be ranked by metrics with `is_ranking`; the others are won by changing nothing, or by
+    copying the target's composition.
     """
 
     name: str
@@ -23,6 +26,7 @@ class Metric:
     is_higher_better: bool
     digits: int
     gist: str
+    is_ranking: bool = True
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,7 @@ METRICS = (
         True,
         3,
         "Structural similarity to the source; falls with any change of colour too.",
+        is_ranking=False,
     ),
     Metric(
         "psnr_source",
@@ -77,6 +82,7 @@ METRICS = (
         True,
         1,
         "Signal-to-noise ratio against the source; the better the less was changed.",
+        is_ranking=False,
     ),
     Metric(
         "style_distance_target",
@@ -97,6 +103,7 @@ METRICS = (
         3,
         "Distance of all colours to all colours of the target image; fooled by composition, so "
         "compare it with the truth's own value.",
+        is_ranking=False,
     ),
 )
 
@@ -123,24 +130,28 @@ METHODS = (
         "#6f6a7a",
         "The delivered slide, in which no tissue was found.",
     ),
+    Method(
+        "stainfuser_slide",
+        "StainFuser, slides as delivered",
+        "#38246e",
+        "All delivered slides, however each was made.",
+    ),
     Method("truth", "Truth", "#2b2733", "The same tissue in the target laboratory's stain."),
 )
+
+# Slides as delivered, by how they were made; pooled as `stainfuser_slide` where a run has several.
+SLIDE_METHODS = ("stainfuser_operator", "stainfuser_render", "stainfuser_unchanged")
 
 METRIC_BY_NAME = {metric.name: metric for metric in METRICS}
 METHOD_BY_NAME = {method.name: method for method in METHODS}
 
 
-def method_label(name: str) -> str:
-    """Return what a method is called in front of people; unknown names are left as they are."""
-    return METHOD_BY_NAME[name].label if name in METHOD_BY_NAME else name
+def method_named(name: str) -> Method:
+    """Return a method's words and colour; an unknown name is its own label, in grey."""
+    return METHOD_BY_NAME.get(name, Method(name, name, "#777777", ""))
 
 
-def method_colour(name: str) -> str:
-    """Return the colour of a method, #rrggbb; grey for unknown names."""
-    return METHOD_BY_NAME[name].colour if name in METHOD_BY_NAME else "#777777"
-
-
-def known_order(names: object, known: dict[str, object]) -> list[str]:
+def known_order(names: Iterable[str], known: Mapping[str, object]) -> list[str]:
     """Return the distinct `names` in the order of `known`, unknown ones behind, sorted."""
-    distinct = set(names)  # type: ignore[call-overload]
+    distinct = set(names)
     return [name for name in known if name in distinct] + sorted(distinct - set(known))

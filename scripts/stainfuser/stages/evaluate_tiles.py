@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from stainfuser.diffusion.loading import fingerprint_model, load_pipeline
 from stainfuser.errors import StainFuserError
-from stainfuser.evaluation_terms import METHOD_BY_NAME, METRICS, TABLE_COLUMNS, method_label
+from stainfuser.evaluation_terms import METHOD_BY_NAME, METRICS, TABLE_COLUMNS, method_named
 from stainfuser.files import atomic_path, read_json
 from stainfuser.io.images import read_image
 from stainfuser.io.slides import SlideReader
@@ -313,7 +313,7 @@ def _write_examples(path: str | Path, examples: Sequence[tuple[str, dict[str, Rg
     sheet = contact_sheet(
         [[pictures.get(name) for name in columns] for _, pictures in shown],
         title="The same tiles by every method" if shown else "There is no tile to show",
-        column_titles=[titles.get(name, method_label(name)) for name in columns],
+        column_titles=[titles.get(name, method_named(name).label) for name in columns],
         row_titles=[title for title, _ in shown],
         cell_px=EXAMPLE_CELL_PX,
     )

@@ -10,11 +10,11 @@ import numpy as np
 from stainfuser.evaluation_terms import (
     METHOD_BY_NAME,
     METRIC_BY_NAME,
+    SLIDE_METHODS,
     SUMMARY_COLUMNS,
     Metric,
     known_order,
-    method_colour,
-    method_label,
+    method_named,
 )
 from stainfuser.files import atomic_path
 from stainfuser.logs import LOGGER
@@ -51,7 +51,8 @@ def summarize_evaluation(
         What `evaluate_tiles` wrote.
     summary_path
         CSV with the columns of `evaluation_terms.SUMMARY_COLUMNS`: the mean over all tiles of a
-        method and target, its interval, and the number of tiles that have a value.
+        method and target, its interval, and the number of tiles that have a value. Where slides
+        of a target were made in several ways, the method ``stainfuser_slide`` has all of them.
     figure_path
         PNG: every metric, method and target with its interval.
     seed
@@ -63,7 +64,9 @@ def summarize_evaluation(
 
     table = pd.read_parquet(table_path)
     parts = [
-        _summarize_target(str(target), part, seed, bootstrap_samples, confidence)
+        _summarize_target(
+            str(target), _with_pooled_slides(part), seed, bootstrap_samples, confidence
+        )
         for target, part in table.groupby("target", sort=True)
     ]
     rows = [row for part in parts for row in part]
@@ -76,6 +79,16 @@ def summarize_evaluation(
 
 def _tile_keys(table: pd.DataFrame) -> pd.DataFrame:
     return table[["slide", "tile", "target"]].drop_duplicates()
+
+
+def _with_pooled_slides(table: pd.DataFrame) -> pd.DataFrame:
+    """Add all delivered slides as one method, if they were made in more than one way."""
+    import pandas as pd
+
+    delivered = table[table["method"].isin(SLIDE_METHODS)]
+    if delivered["method"].nunique() < 2:
+        return table
+    return pd.concat([table, delivered.assign(method="stainfuser_slide")], ignore_index=True)
 
 
 def _summarize_target(
@@ -136,7 +149,7 @@ def _draw_panel(
             # The source is perfectly like itself: its dot would only stretch the scale.
             is_trivial = method == "identity" and metric.against == "source"
             if not is_trivial and method in own.index and np.isfinite(own.loc[method, "value"]):
-                _draw_dot(axes, own.loc[method], row + offset, method_colour(method))
+                _draw_dot(axes, own.loc[method], row + offset, method_named(method).colour)
     _style_panel(axes, metric, methods, show_names)
 
 
@@ -152,7 +165,7 @@ def _style_panel(axes: Any, metric: Metric, methods: list[str], show_names: bool
     axes.text(0, 1.02, metric.label + unit, transform=axes.transAxes, fontsize=9.5, color=INK)
     axes.text(1, 1.02, arrow, transform=axes.transAxes, fontsize=7, color=FAINT, ha="right")
     axes.set_yticks(
-        range(len(methods)), [method_label(name) for name in methods] if show_names else []
+        range(len(methods)), [method_named(name).label for name in methods] if show_names else []
     )
     axes.set_ylim(len(methods) - 0.4, -0.6)
     axes.margins(x=0.08)

@@ -1,0 +1,27 @@
+"""Entry point of the rule render_report."""
+
+from stainfuser.logs import logged
+from stainfuser.stages.render_report import render_report
+
+with logged(snakemake.log[0]):
+    render_report(
+        config_path=snakemake.input.config,
+        index_path=snakemake.input.index,
+        failed_dir=snakemake.params.failed,
+        record_paths=snakemake.input.record,
+        normalized_paths=snakemake.input.normalized,
+        slide_paths=snakemake.params.slide,
+        overlay_paths=snakemake.input.overlay,
+        target_paths=snakemake.input.target,
+        montage_paths=snakemake.input.montage,
+        sheet_paths=snakemake.input.sheet,
+        scores_path=snakemake.input.scores or None,
+        losses_path=snakemake.input.losses or None,
+        training_pictures=snakemake.input.training,
+        validation_path=snakemake.input.validation or None,
+        summary_path=snakemake.input.summary,
+        evaluation_pictures=snakemake.input.evaluation,
+        benchmarks_dir=snakemake.params.benchmarks,
+        report_path=snakemake.output.report,
+        **snakemake.params.options,
+    )
