@@ -14,11 +14,18 @@ from stainfuser.errors import InputError
 RNG = np.random.default_rng(0)
 
 
+class Reader:
+    def __init__(self, source, target, stylized):
+        self.source, self.target = source.__getitem__, target.__getitem__
+        self.stylized = lambda t, s: stylized[t, s]
+        self.image_px = source.shape[1]
+
+
 def images(sources: int = 6, targets: int = 4, side: int = 32) -> PairImages:
     source = RNG.integers(60, 256, (sources, side, side, 3), dtype=np.uint8)
     target = RNG.integers(60, 256, (targets, side, side, 3), dtype=np.uint8)
     stylized = np.broadcast_to(255 - source // 2, (targets, *source.shape))
-    return PairImages(source, target, stylized)
+    return PairImages(Reader(source, target, stylized))
 
 
 def sampler(pairs: PairImages, **changes) -> PairSampler:
@@ -99,7 +106,7 @@ def test_spread_rows_reach_both_ends():
 
 def test_memory_is_bounded():
     source, target = np.zeros((2, 8, 8, 3), np.uint8), np.zeros((1, 8, 8, 3), np.uint8)
-    pairs = PairImages(source, target, source[None], memory_bytes=200)
+    pairs = PairImages(Reader(source, target, source[None]), memory_bytes=200)
     for _ in range(3):
         pairs.sources(np.array([[0, 0], [0, 1]]))
     assert len(pairs._kept) == 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -62,49 +62,52 @@ def _held_out(count: int, fraction: float, rng: np.random.Generator) -> NDArray[
     return chosen
 
 
+class PairReader(Protocol):
+    """Where the pixels are (`io.pair_store.PairStore`); images are (S, S, 3) uint8 RGB."""
+
+    planned: NDArray[np.bool_]
+    image_px: int
+
+    def source(self, index: int) -> NDArray[np.uint8]:
+        """Return a source."""
+
+    def target(self, index: int) -> NDArray[np.uint8]:
+        """Return a target."""
+
+    def stylized(self, target: int, source: int) -> NDArray[np.uint8]:
+        """Return the source in the target's stain."""
+
+
 class PairImages:
-    """Pixels of pairs as tensors; small sets are read into memory once.
+    """Pixels of pairs; images once read are kept, up to `memory_bytes`."""
 
-    Parameters
-    ----------
-    source, target, stylized
-        Array-likes (N, S, S, 3), (T, S, S, 3), (T, N, S, S, 3) uint8, e.g. HDF5 datasets.
-    memory_bytes
-        Stylised images are kept once read, up to this many bytes.
-    """
-
-    def __init__(
-        self, source: Any, target: Any, stylized: Any, memory_bytes: int = 4_000_000_000
-    ) -> None:
-        self._source, self._target, self._stylized = source, target, stylized
+    def __init__(self, reader: PairReader, memory_bytes: int = 4_000_000_000) -> None:
+        self._reader = reader
         self._room = memory_bytes
-        self._kept: dict[tuple[str, int, int], NDArray[np.uint8]] = {}
+        self._kept: dict[tuple[str, tuple[int, ...]], NDArray[np.uint8]] = {}
 
     @property
-    def source_px(self) -> int:
-        """Shorter side of a source, px."""
-        return int(min(self._source.shape[1:3]))
+    def image_px(self) -> int:
+        """Side of all images, px."""
+        return self._reader.image_px
 
     def sources(self, rows: NDArray[np.int64]) -> list[NDArray[np.uint8]]:
         """Return the sources of (P, 2) rows, each (S, S, 3) uint8."""
-        return [self._read("source", int(s), 0) for _, s in rows]
+        return [self._read("source", int(s)) for _, s in rows]
 
     def targets(self, rows: NDArray[np.int64]) -> list[NDArray[np.uint8]]:
         """Return the targets of (P, 2) rows, each (S, S, 3) uint8."""
-        return [self._read("target", int(t), 0) for t, _ in rows]
+        return [self._read("target", int(t)) for t, _ in rows]
 
     def stylized(self, rows: NDArray[np.int64]) -> list[NDArray[np.uint8]]:
         """Return the stylised images of (P, 2) rows, each (S, S, 3) uint8."""
         return [self._read("stylized", int(t), int(s)) for t, s in rows]
 
-    def _read(self, name: str, first: int, second: int) -> NDArray[np.uint8]:
-        key = (name, first, second)
+    def _read(self, name: str, *index: int) -> NDArray[np.uint8]:
+        key = (name, index)
         if key in self._kept:
             return self._kept[key]
-        if name == "stylized":
-            image = np.asarray(self._stylized[first, second])
-        else:
-            image = np.asarray((self._source if name == "source" else self._target)[first])
+        image = getattr(self._reader, name)(*index)
         if self._room >= image.nbytes:
             self._kept[key] = image
             self._room -= image.nbytes

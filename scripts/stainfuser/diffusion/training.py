@@ -87,10 +87,10 @@ def train_compact(
     mpp: float | None,
 ) -> TrainingResult:
     """Train preset `compact`; a killed run goes on from its last checkpoint in `work_dir`."""
-    trained = _assemble(parameters, images.source_px, seed, mpp)
+    trained = _assemble(parameters, images.image_px, seed, mpp)
     trained.to(accelerator.device)
     rows = _train_autoencoder(trained.vae, images, split, parameters, accelerator, work_dir, seed)
-    untrained = _assemble(parameters, images.source_px, seed, mpp)
+    untrained = _assemble(parameters, images.image_px, seed, mpp)
     untrained.to(accelerator.device)
     untrained.vae.load_state_dict(trained.vae.state_dict())
     denoiser = Denoiser(trained.unet, trained.controlnet)

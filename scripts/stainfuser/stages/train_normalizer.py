@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -23,13 +22,13 @@ from stainfuser.diffusion.training_pictures import draw_curves, draw_samples
 from stainfuser.diffusion.validation import ARMS, render_parts, score_parts
 from stainfuser.errors import ConfigError, InputError
 from stainfuser.files import atomic_path, sha256_content, sync_file, write_json
+from stainfuser.io.pair_store import PairStore
 from stainfuser.logs import LOGGER
 from stainfuser.stamps import make_stamp
 
 PRESETS = ("compact", "sd21")
 STARTS = ("source", "statistics")
 PRECISIONS = ("no", "fp16", "bf16")
-DATASETS = ("source", "target", "stylized", "planned")
 # Channels are normalised in this many groups.
 GROUPS = 8
 POSITIVE = (
@@ -109,8 +108,7 @@ def train_normalizer(
     Parameters
     ----------
     pairs_path
-        `pairs.h5`: source (N, S, S, 3), target (T, S, S, 3), stylized (T, N, S, S, 3) uint8,
-        planned (T, N) bool.
+        `pairs.h5`, see `io.pair_store`.
     model_dir
         Folder of the model: vae, unet, controlnet, scheduler, `stainfuser.json`.
     losses_path, curves_path
@@ -129,19 +127,14 @@ def train_normalizer(
     options["channels"] = list(channels)
     _check_options(options)
     accelerator = _accelerator(mixed_precision, gradient_accumulation, device)
-    with _open_pairs(pairs_path) as pairs, reproducible(threads):
-        images = PairImages(pairs["source"], pairs["target"], pairs["stylized"])
-        split = split_pairs(
-            np.asarray(pairs["planned"], bool),
-            seed,
-            held_out_source_fraction,
-            held_out_target_fraction,
-        )
+    with PairStore(pairs_path) as pairs, reproducible(threads):
+        images = PairImages(pairs)
+        split = split_pairs(pairs.planned, seed, held_out_source_fraction, held_out_target_fraction)
         fingerprint = _fingerprint(images, split)
         stamp = make_stamp("train_normalizer", {**options, "seed": seed}, pairs_sha256=fingerprint)
         folder = _work_folder(Path(work_dir), stamp, threads)
         parameters = _parameters(options, images)
-        result = train_compact(images, split, parameters, accelerator, folder, seed, _mpp(pairs))
+        result = train_compact(images, split, parameters, accelerator, folder, seed, pairs.mpp)
         if accelerator.is_main_process:
             parts = render_parts(result.trained, result.untrained, images, split, validation_pairs)
             _write_validation(validation_path, score_parts(parts), stamp)
@@ -196,38 +189,16 @@ def _accelerator(mixed_precision: str, gradient_accumulation: int, device: str) 
     )
 
 
-@contextlib.contextmanager
-def _open_pairs(path: str | Path) -> Iterator[Any]:
-    """Yield a mapping with source, target, stylized and planned."""
-    import h5py
-
-    try:
-        with h5py.File(path, "r") as pairs:
-            missing = [name for name in DATASETS if name not in pairs]
-            if missing:
-                raise InputError(path, f"lacks {', '.join(missing)}", "make it with merge_pairs")
-            yield pairs
-    except OSError as error:
-        remedy = "make it again with merge_pairs"
-        raise InputError(path, f"cannot be read ({error})", remedy) from None
-
-
-def _mpp(pairs: Any) -> float | None:
-    """Return micrometres per px of the pairs, if they say it."""
-    value = pairs.attrs.get("mpp")
-    return None if value is None else float(value)
-
-
 def _parameters(options: dict[str, Any], images: PairImages) -> TrainingParameters:
     """Return the training parameters; crops are cut to what the pairs and the network allow."""
     names = [field.name for field in fields(TrainingParameters)]
     chosen = {**{name: options[name] for name in names}, "channels": tuple(options["channels"])}
     multiple = options["latent_patch_px"] * 2 ** (len(options["channels"]) - 1)
-    crop_px = min(options["crop_px"], images.source_px) // multiple * multiple
+    crop_px = min(options["crop_px"], images.image_px) // multiple * multiple
     if crop_px < multiple:
         raise InputError(
             "pairs",
-            f"images of {images.source_px} px are smaller than the network's {multiple} px",
+            f"images of {images.image_px} px are smaller than the network's {multiple} px",
             "make larger tiles (tiles.tile_px)",
         )
     if crop_px != options["crop_px"]:
