@@ -1,8 +1,5 @@
 # In: a slide (or a folder of plain images), its mask, a target and the model. Out: the same in the
 # target's stain, with a record of how it was made.
-ruleorder: normalize_slide > normalize_images
-
-
 rule normalize_slide:
     input:
         slide=slide_file,
@@ -44,6 +41,9 @@ rule normalize_images:
         "results/logs/normalize_images/{target}/{slide}.log",
     benchmark:
         "results/benchmarks/normalize_images/{target}/{slide}.tsv"
+    wildcard_constraints:
+        # A folder of images, not the slide or the record that normalize_slide makes.
+        slide=r"[^/]+(?<!\.svs)(?<!\.json)",
     conda:
         "../../envs/stainfuser.yaml"
     threads: 1
