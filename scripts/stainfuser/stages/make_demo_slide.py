@@ -17,15 +17,16 @@ from stainfuser.io.pyramid_writer import PyramidWriter
 from stainfuser.io.slide_layout import SlideSpec
 from stainfuser.logs import LOGGER
 from stainfuser.seeds import generator
-from stainfuser.stain.phantom_grid import Grid
-from stainfuser.stain.phantom_laboratories import LABORATORIES, Laboratory
+from stainfuser.stain.phantom_grid import checked_grid
+from stainfuser.stain.phantom_laboratories import find_laboratory
 from stainfuser.stain.phantom_layout import slide_composition
 from stainfuser.stain.phantom_optics import render
-from stainfuser.stain.phantom_tissue import Section, build_section
+from stainfuser.stain.phantom_tissue import build_section
 from stainfuser.stamps import make_stamp
 
-OBJECTIVE_UM = 10.0  # objective power times um per px, by Aperio's convention
-LEAST_SIDE_PX = 256
+OBJECTIVE_UM = 10.0  # objective power times um per px, as scanners have it
+# JPEG quality of the two files; the scanner's own compression is in the pixels already.
+SOURCE_QUALITY, TRUTH_QUALITY = 90, 95
 
 
 def make_demo_slide(
@@ -79,66 +80,40 @@ def make_demo_slide(
         raise ConfigError(f"demo.slides.{slide}", "there is no such slide", "add it")
     source = find_laboratory(f"demo.slides.{slide}", slides[slide])
     target = find_laboratory("demo.target_laboratory", target_laboratory)
-    check_frame("demo.slide_px", slide_px, mpp)
-    section = grow_section(seed, slide, Grid(slide_px, mpp))
-    options = {"seed": seed, "slide_px": slide_px, "mpp": mpp}
-    stamp = make_stamp("make_demo_slide", {**options, "laboratory": slides[slide]})
-    _write_rendering(slide_path, section, source, generator(seed, "source noise", slide), stamp, 90)
-    stamp = make_stamp("make_demo_slide", {**options, "laboratory": target_laboratory})
-    _write_rendering(truth_path, section, target, generator(seed, "truth noise", slide), stamp, 95)
-    write_labels(nuclei_path, section.labels, stamp)
-
-
-def find_laboratory(where: str, name: str) -> Laboratory:
-    """Return a laboratory by name, or raise `ConfigError` that lists those there are."""
-    if name not in LABORATORIES:
-        known = ", ".join(sorted(LABORATORIES))
-        raise ConfigError(where, f"{name!r} is no laboratory", f"use one of {known}")
-    return LABORATORIES[name]
-
-
-def check_frame(where: str, side_px: int, mpp: float) -> None:
-    """Raise `ConfigError` unless a phantom of this size and resolution can be drawn."""
-    if side_px < LEAST_SIDE_PX:
-        raise ConfigError(where, f"{side_px} px hold no tissue", f"use at least {LEAST_SIDE_PX}")
-    if not 0.2 <= mpp <= 1.0:
-        raise ConfigError(
-            "demo.mpp", f"phantoms cannot be drawn at {mpp} um per px", "use 0.2 to 1.0"
-        )
-
-
-def grow_section(seed: int, slide: str, grid: Grid) -> Section:
-    """Return the section of one slide: tissue, a fold or two, a pen mark and dust."""
+    grid = checked_grid("demo.slide_px", slide_px, mpp)
     rng = generator(seed, "tissue", slide)
     section = build_section(rng, grid, slide_composition(rng, grid), artefacts=True)
-    LOGGER.info("%s: %d nuclei", slide, len(np.unique(section.labels)) - 1)
-    return section
+    LOGGER.info("%s: grown, %d nuclei", slide, len(np.unique(section.labels)) - 1)
+    options = {"seed": seed, "slide_px": slide_px, "mpp": mpp}
+    stamp = make_stamp("make_demo_slide", {**options, "laboratory": slides[slide]})
+    image = render(section, source, generator(seed, "source noise", slide))
+    _write_slide(slide_path, image, mpp, SOURCE_QUALITY, stamp)
+    stamp = make_stamp("make_demo_slide", {**options, "laboratory": target_laboratory})
+    image = render(section, target, generator(seed, "truth noise", slide))
+    _write_slide(truth_path, image, mpp, TRUTH_QUALITY, stamp)
+    _write_labels(nuclei_path, section.labels, stamp)
 
 
-def _write_rendering(
-    path: str | Path,
-    section: Section,
-    laboratory: Laboratory,
-    rng: np.random.Generator,
-    stamp: dict[str, str],
-    quality: int,
+def _write_slide(
+    path: str | Path, rgb: NDArray[np.uint8], mpp: float, quality: int, stamp: dict[str, str]
 ) -> None:
-    rgb = render(section.amounts, section.pen, laboratory, rng, section.grid.mpp)
-    mpp = section.grid.mpp
-    side_px = section.grid.side_px
-    spec = SlideSpec(side_px, side_px, mpp, OBJECTIVE_UM / mpp, quality=quality, stamp=stamp)
+    height_px, width_px = rgb.shape[:2]
+    power = round(OBJECTIVE_UM / mpp)
+    spec = SlideSpec(width_px, height_px, mpp, power, quality=quality, stamp=stamp)
     folder = Path(path).parent
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".demo-", dir=folder) as work:
-        with PyramidWriter(path, Path(work) / "work", spec, key="demo") as writer:
-            for block in writer.remaining():
-                rows = slice(block.y_px, block.y_px + block.height_px)
-                columns = slice(block.x_px, block.x_px + block.width_px)
-                writer.write(block, np.ascontiguousarray(rgb[rows, columns]))
-            writer.finish()
+    with (
+        tempfile.TemporaryDirectory(prefix=".demo-", dir=folder) as work,
+        PyramidWriter(path, Path(work) / "work", spec, key="demo") as writer,
+    ):
+        for block in writer.remaining():
+            rows = slice(block.y_px, block.y_px + block.height_px)
+            columns = slice(block.x_px, block.x_px + block.width_px)
+            writer.write(block, np.ascontiguousarray(rgb[rows, columns]))
+        writer.finish()
 
 
-def write_labels(path: str | Path, labels: NDArray[np.uint16], stamp: Mapping[str, str]) -> None:
+def _write_labels(path: str | Path, labels: NDArray[np.uint16], stamp: Mapping[str, str]) -> None:
     """Write a label image (H, W) uint16 as a 16-bit PNG, atomically."""
     chunks = PngImagePlugin.PngInfo()
     for key, value in stamp.items():

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from stainfuser.errors import ConfigError
 from stainfuser.io.images import write_image
 from stainfuser.seeds import generator
-from stainfuser.stain.phantom_grid import Grid
-from stainfuser.stain.phantom_laboratories import LABORATORIES
+from stainfuser.stain.phantom_grid import checked_grid
+from stainfuser.stain.phantom_laboratories import find_laboratory
 from stainfuser.stain.phantom_layout import target_composition
 from stainfuser.stain.phantom_optics import render
 from stainfuser.stain.phantom_tissue import build_section
@@ -48,18 +47,11 @@ def make_demo_target(
     ConfigError
         An unknown laboratory, or a size or resolution that holds no tissue.
     """
-    if target_laboratory not in LABORATORIES:
-        known = ", ".join(sorted(LABORATORIES))
-        wrong = f"{target_laboratory!r} is no laboratory"
-        raise ConfigError("demo.target_laboratory", wrong, f"use one of {known}")
-    if target_px < 256 or not 0.2 <= mpp <= 1.0:
-        wrong = f"no tissue can be drawn on {target_px} px of {mpp} um"
-        raise ConfigError("demo.target_px", wrong, "use at least 256 px of 0.2 to 1.0 um")
-    grid = Grid(target_px, mpp)
+    laboratory = find_laboratory("demo.target_laboratory", target_laboratory)
+    grid = checked_grid("demo.target_px", target_px, mpp)
     rng = generator(seed, "target tissue")
     section = build_section(rng, grid, target_composition(grid), artefacts=False)
-    noise = generator(seed, "target noise")
-    rgb = render(section.amounts, section.pen, LABORATORIES[target_laboratory], noise, mpp)
+    rgb = render(section, laboratory, generator(seed, "target noise"))
     options = {"target_laboratory": target_laboratory, "mpp": mpp, "target_px": target_px}
     stamp = make_stamp("make_demo_target", {"seed": seed, **options})
     write_image(image_path, rgb, text=stamp)

@@ -56,7 +56,8 @@ def draw_pen(rng: np.random.Generator, grid: Grid, depth_um: Field, ink: Field) 
     if not len(edge):
         return
     touch, outward = _outer_edge(rng, grid, depth_um, edge)
-    length = rng.uniform(260, 420) / grid.coarse_um
+    scale = min(1.0, grid.side_px * grid.mpp / 1500)  # small frames: a finer pen
+    length = scale * rng.uniform(260, 420) / grid.coarse_um
     side = np.array([-outward[1], outward[0]])
     start = touch + outward * 0.35 * length + side * 0.9 * length
     middle = touch + outward * 0.15 * length
@@ -66,7 +67,7 @@ def draw_pen(rng: np.random.Generator, grid: Grid, depth_um: Field, ink: Field) 
     index = np.clip(line.astype(int), 0, np.array(grid.shape)[::-1] - 1)
     canvas[index[:, 1], index[:, 0]] = False
     distance = ndimage.distance_transform_edt(canvas) * grid.coarse_um
-    half_um = rng.uniform(38, 60) * (1 + 0.07 * grid.noise(rng, 60.0, 3))
+    half_um = scale * rng.uniform(38, 60) * (1 + 0.07 * grid.noise(rng, 60.0, 3))
     within = ramp((half_um - distance).astype(np.float32), -4.0, 5.0)
     rim = np.exp(-(((half_um - distance - 7) / 6) ** 2))
     density = within * (0.75 + 0.12 * grid.noise(rng, 80.0, 3) + 0.25 * rim)

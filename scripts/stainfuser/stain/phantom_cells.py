@@ -6,7 +6,14 @@ import dataclasses
 
 import numpy as np
 
-from stainfuser.stain.phantom_fields import Field, Points, lattice, sample, without_crowding
+from stainfuser.stain.phantom_fields import (
+    Field,
+    Points,
+    lattice,
+    ramp,
+    sample,
+    without_crowding,
+)
 from stainfuser.stain.phantom_layout import Layout
 from stainfuser.stain.phantom_nuclei import Cells
 
@@ -245,7 +252,9 @@ def _red_cells(rng: np.random.Generator, layout: Layout) -> Cells:
     step = layout.grid.step
     xy = _scatter(rng, layout, 5.6)
     inside = sample(layout.vessels.lumen_um, xy, step)
-    chance = np.where(inside > 1.2, sample(layout.vessels.filling, xy, step), 0.0)
+    bleeding = ramp(layout.grid.noise(rng, 70.0, 2), 1.9, 2.6) * (layout.depth_um > 8)
+    spilled = np.where(_free_stroma(layout, xy), 0.6 * sample(bleeding, xy, step), 0.0)
+    chance = np.where(inside > 1.2, sample(layout.vessels.filling, xy, step), spilled)
     keep = (rng.random(len(xy)) < chance) & (sample(layout.glands.depth_um, xy, step) < -4)
     keep &= sample(layout.depth_um, xy, step) > 4
     return Cells(xy[keep], rng.uniform(0, np.pi, int(keep.sum())))

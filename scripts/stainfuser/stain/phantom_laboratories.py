@@ -7,6 +7,8 @@ import dataclasses
 import numpy as np
 from numpy.typing import NDArray
 
+from stainfuser.errors import ConfigError
+
 
 @dataclasses.dataclass(frozen=True)
 class Laboratory:
@@ -174,3 +176,17 @@ LABORATORIES = {
         jpeg=(85, "422"),
     ),
 }
+
+
+def find_laboratory(key: str, name: str) -> Laboratory:
+    """Return the laboratory that the configuration key `key` names.
+
+    Raises
+    ------
+    ConfigError
+        There is none of this name.
+    """
+    if name not in LABORATORIES:
+        known = ", ".join(sorted(LABORATORIES))
+        raise ConfigError(key, f"{name!r} is no laboratory", f"use one of {known}")
+    return LABORATORIES[name]

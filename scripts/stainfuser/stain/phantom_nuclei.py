@@ -54,8 +54,8 @@ class NucleusPainter:
             much of the surroundings' stain is missing, in [0, 1].
         """
         count = len(cells.xy)
-        longest = kind.length_um[0] + 2.2 * kind.length_um[1]
-        side = 2 * int(np.ceil((0.5 * longest + 2.0) / self._mpp)) + 1
+        longest = (kind.length_um[0] + 2.2 * kind.length_um[1]) / (1 - 1.5 * kind.ragged)
+        side = 2 * int(np.ceil((0.5 * longest + 1.2) / self._mpp)) + 1
         corner = np.floor(cells.xy).astype(np.int64) - side // 2
         patches = np.zeros((3, count, side, side), np.float32)
         for start in range(0, count, BATCH):
@@ -100,7 +100,8 @@ class NucleusPainter:
         across += _column(rng.normal(0, 0.7, count) * kind.bend) * along * (along**2 - 0.6)
         pointed = 1 + _column(kind.pointed * rng.uniform(0.2, 1.6, count)) * along**2
         radial = np.hypot(along, across * pointed)
-        radial *= 1 + np.float32(kind.ragged) * self._cut(self._warp, count, side)
+        dents = np.clip(self._cut(self._warp, count, side), -1.5, 1.5)
+        radial *= 1 + np.float32(kind.ragged) * dents
         return (1 - radial) * np.sqrt(short_axis * np.minimum(long_axis, 1.6 * short_axis))
 
     def _chromatin(self, kind: NucleusKind, depth_px: Field, count: int, side: int) -> Field:

@@ -92,7 +92,7 @@ NUCLEUS_KINDS = {
         nucleoli=0.0, halo=0.0, faint=0.1,
     ),
     "mitosis": NucleusKind(
-        length_um=(8.5, 1.2), aspect=(2.4, 0.8), bend=0.3, ragged=0.38, pointed=0.0,
+        length_um=(8.5, 1.2), aspect=(2.4, 0.8), bend=0.3, ragged=0.28, pointed=0.0,
         density=(1.45, 0.1), base=0.95, rim=0.0, grain=0.1, clump=0.35,
         nucleoli=0.0, halo=0.85, faint=0.0,
     ),

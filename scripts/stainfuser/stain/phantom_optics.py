@@ -13,6 +13,7 @@ from scipy import ndimage
 
 from stainfuser.stain.phantom_fields import Field, Upsampler
 from stainfuser.stain.phantom_laboratories import Laboratory
+from stainfuser.stain.phantom_tissue import Section
 
 WAVELENGTHS_NM = np.linspace(410.0, 685.0, 12)
 BAND_PX = 64
@@ -52,37 +53,18 @@ def sensor_weights(laboratory: Laboratory) -> NDArray[np.float64]:
     return weights / weights.sum(axis=1, keepdims=True)
 
 
-def render(
-    amounts: NDArray[np.float32],
-    pen: str,
-    laboratory: Laboratory,
-    rng: np.random.Generator,
-    mpp: float,
-) -> NDArray[np.uint8]:
-    """Stain and scan a section.
+def render(section: Section, laboratory: Laboratory, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Stain and scan a section; `rng` is the noise of the sensor.
 
-    Parameters
-    ----------
-    amounts
-        (6, H, W) float32 amounts of chromatin, cytoplasm, collagen, blood, mucin and ink.
-    pen
-        Colour of the ink, a key of `INK_SPECTRA`.
-    laboratory
-        Its staining and its scanner.
-    rng
-        Noise of the sensor.
-    mpp
-        Resolution, um per px.
-
-    Returns
-    -------
-    (H, W, 3) uint8 RGB as the scanner's software keeps it, its JPEG artefacts included.
+    Returns (H, W, 3) uint8 RGB as the scanner's software keeps it, its JPEG artefacts included.
     """
-    light = _transmitted(amounts, absorption_spectra(laboratory, pen), laboratory)
+    mpp = section.grid.mpp
+    spectra = absorption_spectra(laboratory, section.pen)
+    light = _transmitted(section.amounts, spectra, laboratory)
     _focus(light, laboratory, mpp)
     _add_glare(light, laboratory, mpp)
     image = _expose(light, laboratory, rng)
-    return _compressed(image, *laboratory.jpeg) if laboratory.jpeg else image
+    return compressed(image, *laboratory.jpeg) if laboratory.jpeg else image
 
 
 def bind(amounts: NDArray[np.float32], laboratory: Laboratory) -> NDArray[np.float32]:
@@ -102,20 +84,6 @@ def bind(amounts: NDArray[np.float32], laboratory: Laboratory) -> NDArray[np.flo
     dyes[1] /= 1 + np.float32(laboratory.competition) * dyes[0]
     dyes[4] = amounts[5]
     return dyes
-
-
-def _compressed(image: NDArray[np.uint8], quality: int, subsampling: str) -> NDArray[np.uint8]:
-    """Return the image after JPEG compression and decompression, rows of blocks at a time."""
-    import imagecodecs
-
-    restored = np.empty_like(image)
-    for start in range(0, len(image), JPEG_ROWS_PX):
-        rows = slice(start, start + JPEG_ROWS_PX)
-        encoded = imagecodecs.jpeg8_encode(
-            np.ascontiguousarray(image[rows]), level=quality, subsampling=subsampling
-        )
-        restored[rows] = imagecodecs.jpeg8_decode(encoded)
-    return restored
 
 
 def _transmitted(
@@ -210,3 +178,17 @@ def _curve_table(laboratory: Laboratory, channel: int) -> NDArray[np.uint8]:
     black = laboratory.black_point
     value = black + (laboratory.white_point[channel] - black) * value
     return np.clip(np.rint(value), 0, 255).astype(np.uint8)
+
+
+def compressed(image: NDArray[np.uint8], quality: int, subsampling: str) -> NDArray[np.uint8]:
+    """Return the image after JPEG compression and decompression, rows of blocks at a time."""
+    import imagecodecs
+
+    restored = np.empty_like(image)
+    for start in range(0, len(image), JPEG_ROWS_PX):
+        rows = slice(start, start + JPEG_ROWS_PX)
+        encoded = imagecodecs.jpeg8_encode(
+            np.ascontiguousarray(image[rows]), level=quality, subsampling=subsampling
+        )
+        restored[rows] = imagecodecs.jpeg8_decode(encoded)
+    return restored
