@@ -20,6 +20,8 @@ WHITE_D65 = (0.95047, 1.0, 1.08883)
 # Gamma-coded luminance (Rec. 709), as `stain.metrics.gradient_correlation` weighs channels.
 LUMINANCE = (0.2126, 0.7152, 0.0722)
 QUADRATIC_FEATURES = 10
+# Densest channel over the background between which a pixel turns from glass to tissue.
+GLASS_OD, TISSUE_OD = 0.03, 0.12
 
 
 def rgb_to_od(rgb: Tensor) -> Tensor:
@@ -45,6 +47,19 @@ def apply_operator(coefficients: Tensor, rgb: Tensor) -> Tensor:
     od = rgb_to_od(rgb).flatten(1, -2)
     mapped = (quadratic_features(od) @ coefficients).clamp(0.0, MAX_OD)
     return od_to_rgb(mapped).reshape(rgb.shape)
+
+
+def apply_relative_operator(relative: Tensor, white: Tensor, rgb: Tensor) -> Tensor:
+    """Apply (B, 9, 3) operators around (B, 3) white ODs to (B, ..., 3) RGB; not rounded.
+
+    The change fades in between the background's colour and the palest tissue, as it does in
+    `stain.operators.ColourOperator`.
+    """
+    offset = rgb_to_od(rgb).flatten(1, -2) - white[:, None]
+    mapped = quadratic_features(offset)[..., 1:] @ relative
+    t = ((offset.amax(-1, keepdim=True) - GLASS_OD) / (TISSUE_OD - GLASS_OD)).clamp(0.0, 1.0)
+    faded = offset + t * t * (3.0 - 2.0 * t) * (mapped - offset)
+    return od_to_rgb((faded + white[:, None]).clamp(0.0, MAX_OD)).reshape(rgb.shape)
 
 
 def rgb_to_lab(rgb: Tensor) -> Tensor:

@@ -1,0 +1,313 @@
+"""Training examples of the operator head: real tissue, recoloured, with the exact answer.
+
+Two sets of tiles of one image carry one stain. A first recolouring T0 gives both another look; a
+second one, T1, makes the target from one set and the truth from the other. Everything drawn for a
+step depends on the seed and the number of the step alone, so that a resumed run sees what an
+uninterrupted one would have seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from stainfuser.nn.recolour import RecolouringBatch
+from stainfuser.seeds import generator
+from stainfuser.stain.not_he import draw_not_he
+from stainfuser.stain.optical_density import rgb_to_od
+from stainfuser.stain.recolouring import BENDS, Recolouring, random_recolouring
+from stainfuser.stain.stain_directions import stain_directions
+from stainfuser.stain.weak_labels import BACKGROUND, NUCLEI, weak_labels
+
+# Whole factors by which images are averaged before tiles are cut: nuclei of 40x down to overviews.
+SCALES = (1, 2, 3, 4, 6)
+SCALE_SHARES = (0.24, 0.34, 0.2, 0.14, 0.08)
+# Tiles with less tissue than this are drawn again, so often.
+MIN_TISSUE_FRACTION, TILE_ATTEMPTS = 0.2, 12
+# Share of targets of deliberately other composition, picked from so many candidates.
+MISMATCHED_SHARE, MISMATCH_CANDIDATES = 0.4, 5
+SAME_TISSUE_SHARE = 0.08
+OTHER_SCALE_SHARE = 0.25
+FIRST_RECOLOURING_SHARE = 0.6
+NOT_HE_SHARE = 0.15
+# The answer is compared on every so manieth pixel.
+COLOUR_STEP = 2
+# Tiles of source and target per example, one combination per step.
+SET_SIZES = ((1, 1), (1, 1), (1, 1), (1, 2), (2, 1), (2, 2), (1, 4), (4, 1))
+# Glass may not change colour by more than this: an operator that keeps white cannot follow.
+GLASS_OD, MAX_GLASS_SHIFT_OD = 0.04, 0.09
+# Realism is judged on every so manieth pixel.
+SKETCH_STEP = 8
+
+
+@dataclass(frozen=True)
+class TrainingImage:
+    """One image at several scales.
+
+    Attributes
+    ----------
+    name
+        File name.
+    pixels
+        Per scale (H, W, 3) uint8 RGB; scales at which the image is smaller than a tile are left
+        out.
+    labels
+        Per scale (H, W) uint8: `weak_labels`.
+    directions
+        (2, 3): stain directions.
+    """
+
+    name: str
+    pixels: tuple[NDArray[np.uint8], ...]
+    labels: tuple[NDArray[np.uint8], ...]
+    directions: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class HeadBatch:
+    """B examples: tiles float32 RGB in [0, 255].
+
+    `source` (B, n, H, W, 3); `target` (B, m, H, W, 3); `truth` (B, n, h, w, 3) of every
+    `COLOUR_STEP`-th pixel of the source; `source_labels` (B, n, H, W) and
+    `target_labels` int64; `is_he` (B, 2) float32: whether source and target are H&E. Where either
+    is not, `truth` says nothing.
+    """
+
+    source: Tensor
+    target: Tensor
+    truth: Tensor
+    source_labels: Tensor
+    target_labels: Tensor
+    is_he: Tensor
+
+
+@dataclass(frozen=True)
+class Example:
+    """Tiles (n, H, W, 3) and labels (n, H, W) of one image, and two recolourings to apply."""
+
+    image: TrainingImage
+    source: NDArray[np.uint8]
+    target: NDArray[np.uint8]
+    source_labels: NDArray[np.uint8]
+    target_labels: NDArray[np.uint8]
+    first: Recolouring
+    second: Recolouring
+
+
+def prepare_image(
+    name: str,
+    rgb: NDArray[np.uint8],
+    tile_px: int,
+    labels: NDArray[np.uint8] | None = None,
+) -> TrainingImage:
+    """Average an image to all scales and label it; raises `ValueError` below `tile_px`."""
+    if min(rgb.shape[:2]) < tile_px:
+        raise ValueError(f"{name}: {rgb.shape[1]} x {rgb.shape[0]} px is less than a tile")
+    labels = weak_labels(rgb) if labels is None else labels
+    factors = [f for f in SCALES if min(rgb.shape[:2]) // f >= tile_px]
+    return TrainingImage(
+        name,
+        tuple(_averaged(rgb, f) for f in factors),
+        tuple(_subsampled(labels, f) for f in factors),
+        stain_directions(rgb_to_od(rgb[::2, ::2])),
+    )
+
+
+def draw_batch(
+    images: Sequence[TrainingImage], tiles: int, tile_px: int, seed: int, *purpose: object
+) -> HeadBatch:
+    """Draw a batch of about `tiles` tiles in all; `purpose` (a step's number) seeds it."""
+    rng = generator(seed, "operator_head", *purpose)
+    sources, targets = SET_SIZES[rng.integers(len(SET_SIZES))]
+    wanted = max(tiles // (sources + targets), 1)
+    examples: list[Example] = []
+    while len(examples) < wanted:
+        drawn = [draw_example(images, sources, targets, tile_px, rng) for _ in range(wanted)]
+        examples += [e for e, is_he in zip(drawn, look_like_he(drawn), strict=True) if is_he]
+    return _render(examples[:wanted], rng)
+
+
+def draw_example(
+    images: Sequence[TrainingImage],
+    sources: int,
+    targets: int,
+    tile_px: int,
+    rng: np.random.Generator,
+) -> Example:
+    """Draw tiles and two recolourings."""
+    weights = np.sqrt([min(image.pixels[0].size, 3_000_000) for image in images])
+    image = images[rng.choice(len(images), p=weights / weights.sum())]
+    scale = _draw_scale(image, rng)
+    source = [_draw_tile(image, scale, tile_px, rng) for _ in range(sources)]
+    if rng.random() < SAME_TISSUE_SHARE and sources == targets:
+        target = source
+    else:
+        if rng.random() < OTHER_SCALE_SHARE:
+            scale = int(np.clip(scale + rng.choice([-1, 1]), 0, len(image.pixels) - 1))
+        target = _draw_target(image, scale, targets, tile_px, source[0][1], rng)
+    first = second = unchanged()
+    directions = image.directions
+    if rng.random() < FIRST_RECOLOURING_SHARE:
+        first = draw_map(directions, rng)
+        directions = moved_directions(directions, first)
+    second = draw_map(directions, rng)
+    tiles, labels = (np.stack(part) for part in zip(*source, strict=True))
+    other, other_labels = (np.stack(part) for part in zip(*target, strict=True))
+    return Example(image, tiles, other, labels, other_labels, first, second)
+
+
+def draw_map(directions: NDArray[np.floating], rng: np.random.Generator) -> Recolouring:
+    """Draw a recolouring of the training family: broader than what laboratories do."""
+    drawn = random_recolouring(directions, rng, strength=rng.uniform(0.2, 1.5))
+    if rng.random() < 0.35:
+        mixing = np.diag(np.exp(rng.normal(0, 0.25, 3))) + rng.normal(0, 0.1, (3, 3))
+        drawn = replace(drawn, swap=mixing)
+    return replace(drawn, swap=drawn.swap * np.exp(rng.normal(0, 0.22)))
+
+
+def unchanged() -> Recolouring:
+    """Return the recolouring that changes nothing."""
+    curve = np.zeros((10, 3))
+    curve[1:4] = np.eye(3)
+    bends = np.zeros((BENDS, 7))
+    bends[:, 6] = 1.0
+    return Recolouring(np.eye(3), np.ones(3), curve, bends)
+
+
+def moved_directions(
+    directions: NDArray[np.floating], recolouring: Recolouring
+) -> NDArray[np.float64]:
+    """Return where a recolouring takes stain directions, (2, 3) unit vectors."""
+    moved = np.clip(np.asarray(directions) @ recolouring.swap @ recolouring.curve[1:4], 0.01, None)
+    return moved / np.linalg.norm(moved, axis=1, keepdims=True)
+
+
+def stack(recolourings: Sequence[Recolouring]) -> RecolouringBatch:
+    """Return recolourings as tensors, one row each."""
+    fields = ("swap", "gamma", "curve", "bends")
+    stacked = [np.stack([getattr(r, field) for r in recolourings]) for field in fields]
+    return RecolouringBatch(*(torch.from_numpy(field).float() for field in stacked))
+
+
+def _render(examples: list[Example], rng: np.random.Generator) -> HeadBatch:
+    first, second = (stack([getattr(e, n) for e in examples]) for n in ("first", "second"))
+    raw = [
+        _with_noise(np.stack([getattr(e, n) for e in examples]), rng) for n in ("source", "target")
+    ]
+    source, other = first(raw[0]), first(raw[1])
+    target, truth = second(other), second(source[:, :, ::COLOUR_STEP, ::COLOUR_STEP])
+    is_he = torch.ones(len(examples), 2)
+    for row, example in enumerate(examples):
+        if rng.random() < NOT_HE_SHARE:
+            side = int(rng.integers(2))
+            tiles = (source, target)[side][row]
+            directions = example.image.directions
+            spoilt, _ = draw_not_he(tiles.numpy().astype(np.uint8), directions, rng)
+            tiles.copy_(torch.from_numpy(spoilt).float())
+            is_he[row, side] = 0.0
+    labels = [
+        torch.from_numpy(np.stack([getattr(e, n) for e in examples])).long()
+        for n in ("source_labels", "target_labels")
+    ]
+    return HeadBatch(source, target, truth, *labels, is_he)
+
+
+def look_like_he(examples: Sequence[Example]) -> list[bool]:
+    """Judge source, target and truth of each example on a few of their pixels."""
+    first, second = (stack([getattr(e, n) for e in examples]) for n in ("first", "second"))
+    is_he = np.ones(len(examples), bool)
+    for recolouring in (first, second):
+        glass = torch.full((len(examples), 1, 3), GLASS_OD)
+        moved = (recolouring.apply_to_od(glass) - glass).abs().amax(dim=(1, 2))
+        is_he &= (moved <= MAX_GLASS_SHIFT_OD).numpy()
+    for side in ("source", "target"):
+        tiles = np.stack([getattr(e, side)[:, ::SKETCH_STEP, ::SKETCH_STEP] for e in examples])
+        before = first(torch.from_numpy(tiles).float().flatten(1, -2))
+        for sketch in (before, second(before)):
+            is_he &= np.array([_plausible(rgb) for rgb in sketch.numpy()])
+    return is_he.tolist()
+
+
+def _plausible(rgb: NDArray[np.floating]) -> bool:
+    red, green, blue = np.moveaxis(rgb, -1, 0)
+    clipped = ((rgb < 4) | (rgb > 253)).mean()
+    greenish = (green > np.maximum(red, blue) + 3).mean()
+    magenta = ((red + blue) / 2 - green).mean()
+    is_exposed = 50 < rgb.mean() < 247 and clipped < 0.6 and rgb.std() > 6
+    return bool(is_exposed and greenish < 0.03 and magenta > 2.5)
+
+
+def _draw_scale(image: TrainingImage, rng: np.random.Generator) -> int:
+    shares = np.array(SCALE_SHARES[: len(image.pixels)])
+    return int(rng.choice(len(shares), p=shares / shares.sum()))
+
+
+def _draw_target(
+    image: TrainingImage,
+    scale: int,
+    count: int,
+    tile_px: int,
+    labels: NDArray[np.uint8],
+    rng: np.random.Generator,
+) -> list[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
+    """Draw target tiles; of `MISMATCHED_SHARE` those least like the source in nuclei."""
+    mismatched = rng.random() < MISMATCHED_SHARE
+    draws = count * (MISMATCH_CANDIDATES if mismatched else 1)
+    tiles = [_draw_tile(image, scale, tile_px, rng) for _ in range(draws)]
+    nuclei = (labels == NUCLEI).mean()
+    tiles.sort(key=lambda tile: -abs((tile[1] == NUCLEI).mean() - nuclei))
+    return tiles[:count]
+
+
+def _draw_tile(
+    image: TrainingImage, scale: int, tile_px: int, rng: np.random.Generator
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    pixels, labels = image.pixels[scale], image.labels[scale]
+    for _ in range(TILE_ATTEMPTS):
+        row, column = (rng.integers(side - tile_px + 1) for side in labels.shape)
+        window = (slice(row, row + tile_px), slice(column, column + tile_px))
+        if (labels[window] != BACKGROUND).mean() >= MIN_TISSUE_FRACTION:
+            break
+    turns, flip = int(rng.integers(4)), rng.random() < 0.5
+    return _turned(pixels[window], turns, flip), _turned(labels[window], turns, flip)
+
+
+def _turned(array: NDArray, turns: int, flip: bool) -> NDArray:
+    array = np.rot90(array, turns)
+    return array[:, ::-1] if flip else array
+
+
+def _with_noise(tiles: NDArray[np.uint8], rng: np.random.Generator) -> Tensor:
+    """Return float tiles, every other example with a little sensor noise."""
+    strength = rng.uniform(0, 2.5, (len(tiles), 1, 1, 1, 1)) * (
+        rng.random((len(tiles), 1, 1, 1, 1)) < 0.5
+    )
+    noise = rng.standard_normal(tiles.shape, dtype=np.float32) * strength.astype(np.float32)
+    return torch.from_numpy(np.clip(np.rint(tiles + noise), 0, 255).astype(np.float32))
+
+
+def _averaged(rgb: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
+    if factor == 1:
+        return rgb
+    rows, columns = rgb.shape[0] // factor, rgb.shape[1] // factor
+    blocks = rgb[: rows * factor, : columns * factor].reshape(rows, factor, columns, factor, 3)
+    return np.rint(blocks.mean(axis=(1, 3), dtype=np.float32)).astype(np.uint8)
+
+
+def _subsampled(labels: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
+    rows, columns = labels.shape[0] // factor, labels.shape[1] // factor
+    middle = factor // 2
+    return labels[middle : rows * factor : factor, middle : columns * factor : factor]
+
+
+def phantom_labels(nuclei: NDArray[np.integer], rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return `weak_labels` with the nuclei of a phantom, which are known."""
+    labels = weak_labels(rgb)
+    labels[labels == NUCLEI] = 2
+    labels[np.asarray(nuclei) > 0] = NUCLEI
+    return labels

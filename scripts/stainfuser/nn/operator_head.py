@@ -1,0 +1,311 @@
+"""The operator head: learned tissue classes of source and target, one colour operator per slide.
+
+A small convolutional encoder gives every pixel a soft membership in K learned tissue classes; it
+knows the look of the whole slide from a context pooled over all tiles. Each class then has a mean
+and a spread of optical density in the source and in the target, and `ClassMatcher` solves for the
+operator that carries the ones to the others. No stain matrix and no colour is written down
+anywhere: what is learned is which tissue of one slide is the same tissue in another.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from stainfuser.errors import InputError
+from stainfuser.files import atomic_path, write_json
+from stainfuser.nn.class_matcher import ClassMatcher, Match, OperatorHeadParams
+from stainfuser.nn.class_statistics import GROUPS, ClassStatistics, pixel_moments
+from stainfuser.nn.colour_moments import (
+    RELATIVE_COLOURS,
+    TISSUE_MOMENTS,
+    ColourMoments,
+    tissue_moments,
+)
+from stainfuser.nn.od_torch import rgb_to_od
+from stainfuser.nn.operator_safety import Solution, safe_solution
+
+CONFIG_NAME, WEIGHTS_NAME = "config.json", "model.safetensors"
+# Smaller images are continued by their last row and column.
+MIN_SIDE_PX = 16
+# Pixels that are encoded at a time at inference.
+CHUNK_PX = 1 << 20
+
+
+class Encoded(NamedTuple):
+    """Features of (N) tiles at 1/2, 1/4, 1/8 of the resolution, colours at 1/2, context sums."""
+
+    half: Tensor
+    quarter: Tensor
+    eighth: Tensor
+    relative: Tensor
+    context: Tensor
+
+
+class OperatorHead(nn.Module):
+    """See the module's docstring; shapes: (N, 3, H, W) float32 RGB in [0, 255]."""
+
+    def __init__(self, params: OperatorHeadParams) -> None:
+        super().__init__()
+        self.params = params
+        half, quarter, eighth = params.widths
+        self.stem = _block(6 + RELATIVE_COLOURS, half, stride=2)
+        self.down_quarter = nn.Sequential(_block(half, quarter, stride=2), _block(quarter, quarter))
+        self.down_eighth = nn.Sequential(
+            _block(quarter, eighth, stride=2),
+            _block(eighth, eighth),
+            _block(eighth, eighth, dilation=2),
+        )
+        self.context = nn.Sequential(
+            nn.Linear(2 * eighth + TISSUE_MOMENTS + 3, params.context_width),
+            nn.SiLU(),
+            nn.Linear(params.context_width, params.context_width),
+        )
+        self.up_quarter = nn.Conv2d(eighth, quarter, 1)
+        self.mix_quarter = _block(quarter, quarter)
+        self.film_quarter = nn.Linear(params.context_width, 2 * quarter)
+        self.up_half = nn.Conv2d(quarter, half, 1)
+        self.mix_half = _block(half, half)
+        self.film_half = nn.Linear(params.context_width, 2 * half)
+        self.assign = nn.Sequential(
+            nn.Conv2d(half + RELATIVE_COLOURS, half + 16, 1),
+            nn.SiLU(),
+            nn.Conv2d(half + 16, params.classes + len(GROUPS), 1),
+        )
+        self.is_he = nn.Sequential(
+            nn.Linear(params.context_width + len(GROUPS), 32), nn.SiLU(), nn.Linear(32, 1)
+        )
+        self.matcher = ClassMatcher(params)
+
+    # ---- tiles to statistics -------------------------------------------------------------------
+
+    def encode(self, rgb: Tensor, colour: ColourMoments) -> Encoded:
+        """Return features and context sums of (N, 3, H, W) tiles, each by itself.
+
+        `colour` (N rows) are the moments of the slides the tiles belong to.
+        """
+        od = rgb_to_od(rgb)
+        relative = colour.standardized(od)
+        half = self.stem(torch.cat([rgb / 127.5 - 1.0, od - 0.5, relative], dim=1))
+        quarter = self.down_quarter(half)
+        eighth = self.down_eighth(quarter)
+        seen = [eighth.mean((2, 3)), eighth.square().mean((2, 3)), tissue_moments(od)]
+        pooled = F.avg_pool2d(relative, 2, ceil_mode=True, count_include_pad=False)
+        return Encoded(half, quarter, eighth, pooled, torch.cat(seen, dim=1))
+
+    def embed_context(self, context: Tensor, images: Tensor) -> Tensor:
+        """Return (..., C): the look of a slide from the sums of its (...) tiles' contexts."""
+        eighth = self.params.widths[2]
+        mean = context / images[..., None]
+        features, squares, tissue = mean.split([eighth, eighth, TISSUE_MOMENTS], dim=-1)
+        deviation = (squares - features.square()).clamp(min=1e-6).sqrt()
+        colour = ColourMoments(tissue)
+        known = [features, deviation, tissue[..., :1], colour.mean, colour.covariance]
+        return self.context(torch.cat([*known, colour.deviation()[..., :3]], dim=-1))
+
+    def classify(self, encoded: Encoded, look: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logits (N, K, h, w) of the classes and (N, 3, h, w) of `GROUPS` at 1/2 size.
+
+        `look` is (N, C): `embed_context` of the slide each tile belongs to.
+        """
+        hidden = encoded.quarter + _resized(self.up_quarter(encoded.eighth), encoded.quarter)
+        hidden = self.mix_quarter(_film(hidden, self.film_quarter(look)))
+        hidden = encoded.half + _resized(self.up_half(hidden), encoded.half)
+        hidden = self.mix_half(_film(hidden, self.film_half(look)))
+        logits = self.assign(torch.cat([hidden, encoded.relative], dim=1))
+        return logits.split([self.params.classes, len(GROUPS)], dim=1)
+
+    def statistics(self, rgb: Tensor) -> tuple[ClassStatistics, Tensor]:
+        """Return the statistics of (B, n, 3, H, W) tiles of B slides, and the group logits."""
+        slides, tiles = rgb.shape[:2]
+        flat = rgb.flatten(0, 1)
+        moments = tissue_moments(rgb_to_od(flat)).unflatten(0, (slides, tiles)).mean(1)
+        encoded = self.encode(flat, ColourMoments(moments.repeat_interleave(tiles, dim=0)))
+        images = torch.full((slides,), float(tiles))
+        context = encoded.context.unflatten(0, (slides, tiles)).sum(1)
+        look = self.embed_context(context, images).repeat_interleave(tiles, dim=0)
+        logits, group_logits = self.classify(encoded, look)
+        classes, groups = class_sums(flat, logits, group_logits)
+        pooled = ClassStatistics(
+            images,
+            context,
+            classes.unflatten(0, (slides, tiles)).sum(1),
+            groups.unflatten(0, (slides, tiles)).sum(1),
+        )
+        return pooled, group_logits.unflatten(0, (slides, tiles))
+
+    # ---- statistics to an operator -------------------------------------------------------------
+
+    def he_logit(self, statistics: ClassStatistics) -> Tensor:
+        """Return (...): log-odds that the tiles show H&E-stained tissue."""
+        look = self.embed_context(statistics.context, statistics.images)
+        return self.is_he(torch.cat([look, statistics.group_fractions], dim=-1)).squeeze(-1)
+
+    def match(self, source: ClassStatistics, target: ClassStatistics) -> Match:
+        """Return the operators that carry B sources to B targets."""
+        looks = [self.embed_context(side.context, side.images) for side in (source, target)]
+        return self.matcher(source, target, *looks)
+
+    # ---- for users -----------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def summarise(self, images: NDArray[np.uint8] | Sequence[NDArray[np.uint8]]) -> ClassStatistics:
+        """Return the statistics of the tiles of one slide, float64, poolable with ``+``.
+
+        `images` is (N, H, W, 3) uint8 RGB or a sequence of (H, W, 3), of any size: large ones are
+        cut into pieces of at most twice `max_side_px`, and these averaged by a whole factor until
+        they fit. Raises `ValueError` for anything else.
+        """
+        limit_px = self.params.max_side_px
+        pieces = [piece for image in _checked(images) for piece in _pieces(image, 2 * limit_px)]
+        tiles = [_averaged_tile(piece, limit_px) for piece in pieces]
+        chunks = _chunks(tiles)
+        count = torch.tensor(float(len(tiles)), dtype=torch.float64)
+        moments = sum(tissue_moments(rgb_to_od(chunk)).double().sum(0) for chunk in chunks)
+        colour = ColourMoments((moments / count).float()[None])
+        context = sum(self.encode(chunk, colour).context.double().sum(0) for chunk in chunks)
+        look = self.embed_context(context.float(), count.float())
+        classes = groups = 0.0
+        for chunk in chunks:
+            encoded = self.encode(chunk, colour)
+            logits, group_logits = self.classify(encoded, look.expand(len(chunk), -1))
+            sums = class_sums(chunk, logits, group_logits)
+            classes, groups = (
+                total + part.double().sum(0)
+                for total, part in zip((classes, groups), sums, strict=True)
+            )
+        return ClassStatistics(count, context, classes, groups)
+
+    @torch.no_grad()
+    def solve(self, source: ClassStatistics, target: ClassStatistics) -> Solution:
+        """Return the operator (10, 3), the confidence that it is safe, and what it rests on.
+
+        Where the confidence is low the operator shrinks to the identity; see `operator_safety`.
+        """
+        sides = [_batched(side.to(torch.float32)) for side in (source, target)]
+        logits = [float(self.he_logit(side)[0]) for side in sides]
+        return safe_solution(self.match(*sides), *map(_batched, (source, target)), *logits)
+
+    def save_pretrained(self, folder: str | Path, stamp: Mapping[str, str] | None = None) -> None:
+        """Write ``config.json`` and ``model.safetensors``; `stamp` says what made them."""
+        from safetensors.torch import save_file
+
+        folder = Path(folder)
+        tensors = {name: value.contiguous() for name, value in self.state_dict().items()}
+        with atomic_path(folder / WEIGHTS_NAME) as partial:
+            save_file(tensors, partial, metadata=dict(stamp or {}))
+        write_json(folder / CONFIG_NAME, {"class": "OperatorHead", **self.params.to_dict()})
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> Self:
+        """Read a folder written by `save_pretrained`.
+
+        Raises
+        ------
+        InputError
+            A file is missing or damaged, of another architecture, or its weights are not finite.
+        """
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        folder, remedy = Path(folder), "give the folder of an operator head"
+        for name in (CONFIG_NAME, WEIGHTS_NAME):
+            if not (folder / name).is_file():
+                raise InputError(folder, f"it has no {name}", remedy)
+        try:
+            config = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
+            if config.pop("class", None) != "OperatorHead":
+                raise InputError(folder / CONFIG_NAME, "it is of another model", remedy)
+            head = cls(OperatorHeadParams.from_dict(config))
+            weights = load_file(folder / WEIGHTS_NAME)
+            head.load_state_dict(weights)
+        except (ValueError, TypeError, RuntimeError, SafetensorError) as error:
+            found = f"it does not hold an operator head ({str(error).splitlines()[0]})"
+            raise InputError(folder, found, remedy) from None
+        if not all(bool(torch.isfinite(value).all()) for value in weights.values()):
+            raise InputError(folder / WEIGHTS_NAME, "some weights are not finite", remedy)
+        return head.eval().requires_grad_(False)
+
+
+def class_sums(rgb: Tensor, logits: Tensor, group_logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Return (N, K, MOMENTS) and (N, 3, MOMENTS): moments of the OD in each class and group."""
+    od = F.avg_pool2d(rgb_to_od(rgb), 2, ceil_mode=True, count_include_pad=False)
+    moments = pixel_moments(od)
+    classes = logits.flatten(2).softmax(dim=1) @ moments
+    groups = group_logits.detach().flatten(2).softmax(dim=1) @ moments
+    return classes, groups
+
+
+def _checked(images: NDArray[np.uint8] | Sequence[NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
+    tiles = list(images)
+    for tile in tiles:
+        shape, dtype = getattr(tile, "shape", None), getattr(tile, "dtype", None)
+        if shape is None or len(shape) != 3 or shape[2] != 3 or dtype != np.uint8 or 0 in shape:
+            raise ValueError(f"expected (N, H, W, 3) uint8 RGB tiles, got one of {shape} {dtype}")
+    if not tiles:
+        raise ValueError("expected at least one tile")
+    return tiles
+
+
+def _pieces(image: NDArray[np.uint8], limit_px: int) -> list[NDArray[np.uint8]]:
+    """Cut an image into nearly square pieces of one size, at most `limit_px` long."""
+    limit_px = max(min(limit_px, int(1.5 * min(image.shape[:2]))), 1)
+    counts = [-(-side // limit_px) for side in image.shape[:2]]
+    height, width = (side // count for side, count in zip(image.shape[:2], counts, strict=True))
+    return [
+        image[row * height : (row + 1) * height, column * width : (column + 1) * width]
+        for row in range(counts[0])
+        for column in range(counts[1])
+    ]
+
+
+def _averaged_tile(piece: NDArray[np.uint8], limit_px: int) -> Tensor:
+    """Return (1, 3, H, W), no side longer than `limit_px`."""
+    tile = torch.from_numpy(np.ascontiguousarray(piece)).permute(2, 0, 1)[None].float()
+    missing = [max(MIN_SIDE_PX - side, 0) for side in tile.shape[2:]]
+    tile = F.pad(tile, (0, missing[1], 0, missing[0]), mode="replicate")
+    factor = -(-max(tile.shape[2:]) // limit_px)
+    if factor == 1:
+        return tile
+    return F.avg_pool2d(tile, factor, ceil_mode=True, count_include_pad=False)
+
+
+def _chunks(tiles: list[Tensor]) -> list[Tensor]:
+    """Join neighbouring tiles of one size, up to `CHUNK_PX` pixels at a time."""
+    chunks: list[list[Tensor]] = []
+    for tile in tiles:
+        room = CHUNK_PX // max(tile.shape[2] * tile.shape[3], 1)
+        if chunks and chunks[-1][0].shape == tile.shape and len(chunks[-1]) < room:
+            chunks[-1].append(tile)
+        else:
+            chunks.append([tile])
+    return [torch.cat(chunk) for chunk in chunks]
+
+
+def _batched(statistics: ClassStatistics) -> ClassStatistics:
+    return ClassStatistics(*(getattr(statistics, n)[None] for n in statistics.__annotations__))
+
+
+def _block(inputs: int, outputs: int, stride: int = 1, dilation: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, stride, dilation, dilation),
+        nn.GroupNorm(8, outputs),
+        nn.SiLU(),
+    )
+
+
+def _film(hidden: Tensor, film: Tensor) -> Tensor:
+    scale, shift = film[..., None, None].chunk(2, dim=1)
+    return hidden * (1 + scale) + shift
+
+
+def _resized(hidden: Tensor, like: Tensor) -> Tensor:
+    return F.interpolate(hidden, size=like.shape[2:], mode="bilinear", align_corners=False)
