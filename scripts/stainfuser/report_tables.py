@@ -39,8 +39,8 @@ VALIDATION_ARMS = {
     "trained": "After training",
 }
 VALIDATION_METRICS = {
-    "ciede2000": "\u0394E to the truth",
-    "psnr": "PSNR to the truth, dB",
+    "ciede2000": "\u0394E to the stylised image",
+    "psnr": "PSNR to the stylised image, dB",
     "gradient_correlation": "Gradient correlation with the source",
 }
 # The folders of an absolute path inside a sentence; they are the user's own business.

@@ -10,7 +10,11 @@ rule evaluate_tiles:
         model=MODEL,
     output:
         table="results/evaluation/tiles.parquet",
-        examples="results/evaluation/examples.png",
+        examples=report(
+            "results/evaluation/examples.png",
+            caption="../report/examples.rst",
+            category="Evaluation",
+        ),
     log:
         "results/logs/evaluate_tiles.log",
     benchmark:
@@ -34,8 +38,16 @@ rule summarize_evaluation:
     input:
         table="results/evaluation/tiles.parquet",
     output:
-        summary="results/evaluation/summary.csv",
-        figure="results/evaluation/overview.png",
+        summary=report(
+            "results/evaluation/summary.csv",
+            caption="../report/summary.rst",
+            category="Evaluation",
+        ),
+        figure=report(
+            "results/evaluation/overview.png",
+            caption="../report/overview.rst",
+            category="Evaluation",
+        ),
     log:
         "results/logs/summarize_evaluation.log",
     benchmark:

@@ -28,7 +28,11 @@ rule render_report:
             "results/evaluation/examples.png",
         ],
     output:
-        report="results/report/index.html",
+        report=report(
+            "results/report/index.html",
+            caption="../report/index.rst",
+            category="Report",
+        ),
     log:
         "results/logs/render_report.log",
     benchmark:

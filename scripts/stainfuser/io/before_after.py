@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 
 from stainfuser.io.slides import SlideReader
 
+# Brighter px count as glass, where only the choice of a picture depends on it.
+GLASS_BRIGHTNESS = 215.0
+
 RgbImage = NDArray[np.uint8]
 ImagePair = tuple[RgbImage, RgbImage]
 
@@ -49,7 +52,9 @@ def read_before_after(
     overview_px, detail_px
         Longest side of the thumbnails and side of the crops.
 
-    The crop with the most contrast is the detail. Raises `SlideError` as `SlideReader` does.
+    The detail is the crop with much tissue of much contrast.
+
+    Raises `SlideError` as `SlideReader` does.
     """
     with SlideReader(source_path, mpp) as before, SlideReader(result_path, mpp) as after:
         overview = (before.thumbnail(overview_px), after.thumbnail(overview_px))
@@ -57,7 +62,7 @@ def read_before_after(
         size = (detail_px, detail_px)
         sources = np.stack([before.read(x, y, *size) for x, y in places])
         results = np.stack([after.read(x, y, *size) for x, y in places])
-    best = int(np.argmax(sources.mean(axis=3).std(axis=(1, 2))))
+    best = int(np.argmax([_interest(crop) for crop in sources]))
     detail = (sources[best], results[best])
     return BeforeAfter(overview, detail, places[best], (sources, results))
 
@@ -65,3 +70,10 @@ def read_before_after(
 def _middle(reader: SlideReader, detail_px: int) -> tuple[int, int]:
     width_px, height_px = reader.size_px
     return max(0, (width_px - detail_px) // 2), max(0, (height_px - detail_px) // 2)
+
+
+def _interest(crop: RgbImage) -> float:
+    """Return the contrast of what is not glass times its share."""
+    brightness = crop.mean(axis=2)
+    tissue = brightness[brightness < GLASS_BRIGHTNESS]
+    return float(tissue.std() * tissue.size / brightness.size) if tissue.size else 0.0

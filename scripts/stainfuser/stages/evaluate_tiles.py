@@ -16,7 +16,13 @@ from numpy.typing import NDArray
 
 from stainfuser.diffusion.loading import fingerprint_model, load_pipeline
 from stainfuser.errors import StainFuserError
-from stainfuser.evaluation_terms import METHOD_BY_NAME, METRICS, TABLE_COLUMNS, method_named
+from stainfuser.evaluation_terms import (
+    METHOD_BY_NAME,
+    METRICS,
+    SLIDE_METHODS,
+    TABLE_COLUMNS,
+    method_named,
+)
 from stainfuser.files import atomic_path, read_json
 from stainfuser.io.images import read_image
 from stainfuser.io.slides import SlideReader
@@ -223,9 +229,18 @@ def _measure_jobs(
             findings.rows += [(*where, name, *value) for name, value in values.items()]
         if shown.setdefault(job.slide, 0) < examples_each:
             shown[job.slide] += 1
-            pictures = {name: o.image for name, o in outcomes.items() if o.image is not None}
+            pictures = _pictures(outcomes)
             pictures["target"] = _centre(target.image, source.shape[0])
             findings.examples.append((f"{job.slide}\ntile {tile} to {target.name}", pictures))
+
+
+def _pictures(outcomes: Mapping[str, Outcome]) -> dict[str, RgbImage]:
+    """Return method → image; delivered slides share a column, however each was made."""
+    pictures = {name: o.image for name, o in outcomes.items() if o.image is not None}
+    for name in SLIDE_METHODS:
+        if name in pictures:
+            pictures["stainfuser_slide"] = pictures.pop(name)
+    return pictures
 
 
 def _tiles_of(
@@ -309,7 +324,7 @@ def _write_examples(path: str | Path, examples: Sequence[tuple[str, dict[str, Rg
     shown = examples[:: max(1, -(-len(examples) // EXAMPLE_ROWS))]
     present = {name for _, pictures in shown for name in pictures}
     columns = [name for name in METHOD_BY_NAME if name in present] + ["target"] * bool(shown)
-    titles = {"identity": "Source", "target": "Target"}
+    titles = {"identity": "Source", "target": "Target", "stainfuser_slide": "StainFuser, slide"}
     sheet = contact_sheet(
         [[pictures.get(name) for name in columns] for _, pictures in shown],
         title="The same tiles by every method" if shown else "There is no tile to show",

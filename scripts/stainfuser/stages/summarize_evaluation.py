@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 AGAINST_TITLES = {
-    "truth": "How near to the truth?",
-    "source": "Is the tissue still itself?",
-    "target": "Does it look like the target?",
+    "truth": "Near the truth?",
+    "source": "Still the same tissue?",
+    "target": "Like the target?",
 }
 INK, FAINT, GRID = "#26222f", "#77728a", "#e6e2ec"
 # Height of a row of the figure and offset of several targets within it, inches and rows.
@@ -122,7 +122,7 @@ def _draw_overview(summary: pd.DataFrame, path: str | Path, confidence: float, s
     rows = max(1, -(-len(metrics) // columns))
     targets = sorted(summary["target"].unique())
     panel_inch = 0.95 + ROW_INCH * max(1, len(methods)) * max(1.0, len(targets) / 3)
-    figure = Figure(figsize=(11.0, rows * panel_inch + 0.7), dpi=150, layout="constrained")
+    figure = Figure(figsize=(9.4, rows * panel_inch + 0.7), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     caption = f"Mean over tiles and {confidence:.0%} bootstrap interval, slides: {slides}"
     if len(targets) > 1:
@@ -161,9 +161,9 @@ def _draw_dot(axes: Any, numbers: pd.Series, y: float, colour: str) -> None:
 def _style_panel(axes: Any, metric: Metric, methods: list[str], show_names: bool) -> None:
     arrow = "higher is better \u2192" if metric.is_higher_better else "\u2190 lower is better"
     unit = f", {metric.unit}" if metric.unit else ""
-    axes.set_title(AGAINST_TITLES[metric.against], fontsize=8, color=FAINT, loc="left", pad=16)
+    axes.set_title(AGAINST_TITLES[metric.against], fontsize=8, color=FAINT, loc="left", pad=17)
+    axes.set_title(arrow, fontsize=7, color=FAINT, loc="right", pad=17)
     axes.text(0, 1.02, metric.label + unit, transform=axes.transAxes, fontsize=9.5, color=INK)
-    axes.text(1, 1.02, arrow, transform=axes.transAxes, fontsize=7, color=FAINT, ha="right")
     axes.set_yticks(
         range(len(methods)), [method_named(name).label for name in methods] if show_names else []
     )
