@@ -12,7 +12,7 @@ import pytest
 from helpers_workflow import run_workflow, small_options
 
 pytestmark = pytest.mark.workflow
-SLIDES = ("cedar-1", "mesa-1")
+SLIDES = ("cedar-1", "cedar-2", "fjord-1", "mesa-1")
 
 
 def test_every_slide_is_normalised_to_a_slide_of_the_same_geometry(small_demo):

@@ -13,6 +13,9 @@ from stainfuser.io.cohort import CohortEntry, resolve_cohort
 from stainfuser.io.targets import resolve_targets
 from stainfuser.run_lock import hold_run_lock
 
+# Threads that wait asleep: on a machine with other work, torch's spinning ones slow it a hundredfold.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 RESOLVED_CONFIG = "results/config.yaml"
 SLIDE_INDEX = "results/slides/index.csv"
 FAILED = "results/slides/failed"
