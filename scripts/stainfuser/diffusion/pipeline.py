@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -19,6 +19,7 @@ from stainfuser.diffusion.context import StainTarget
 from stainfuser.diffusion.images import image_list, reflect_pad, to_uint8
 from stainfuser.diffusion.model_folder import check_component, check_finite, read_model_index
 from stainfuser.diffusion.objectives import objective_named
+from stainfuser.diffusion.published import load_published, save_published
 from stainfuser.diffusion.sampling import class_labels, control_image, denoise, predict
 from stainfuser.diffusion.target_encoder import (
     encode_latents,
@@ -30,6 +31,9 @@ from stainfuser.errors import InputError
 from stainfuser.nn.stain_statistics import StainStatistics, match_statistics, stain_statistics
 from stainfuser.nn.token_attention import WeightedTokenProcessor
 
+# Resolution and side of the tiles the published model normalises.
+PUBLISHED_MPP = 0.5
+PUBLISHED_PATCH_PX = 512
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
 
 
@@ -130,6 +134,41 @@ class StainFuserPipeline(DiffusionPipeline):
             check_finite(module, folder / name)
             _align(module)
         return pipeline
+
+    @classmethod
+    def from_single_file(
+        cls,
+        path: str | Path,
+        config: Mapping[str, Any] | str | Path | None = None,
+        torch_dtype: torch.dtype = torch.float32,
+    ) -> StainFuserPipeline:
+        """Load the published StainFuser checkpoint (see `published.load_published`).
+
+        `config` is None for SD 2.1-base, or holds the diffusers configurations of "unet", "vae"
+        and "scheduler". Values are fed in the published ranges.
+        """
+        pipeline = cls(
+            **load_published(path, config),
+            preset="sd21",
+            objective="epsilon",
+            mpp=PUBLISHED_MPP,
+            patch_size=PUBLISHED_PATCH_PX,
+            target_range="zero_one",
+            control_range="zero_one",
+        )
+        for name in ("vae", "unet", "controlnet"):
+            module = getattr(pipeline, name)
+            check_finite(module, path)
+            _align(module)
+        return pipeline if torch_dtype == torch.float32 else pipeline.to(torch_dtype)
+
+    def save_single_file(self, path: str | Path) -> None:
+        """Write the networks in the published layout, as one safetensors file."""
+        if self.config.preset != "sd21":
+            raise InputError(
+                path, f"preset {self.config.preset} has no published layout", "use save_pretrained"
+            )
+        save_published(path, vae=self.vae, unet=self.unet, controlnet=self.controlnet)
 
     @property
     def latent_factor(self) -> int:
