@@ -8,7 +8,10 @@ with logged(snakemake.log[0]):
         config_path=snakemake.input.config,
         index_path=snakemake.input.index,
         failed_dir=snakemake.params.failed,
-        record_paths=snakemake.input.record,
+        record_paths=[
+            *snakemake.input.record,
+            *(f"{folder}.json" for folder in snakemake.input.images),
+        ],
         normalized_paths=snakemake.input.normalized,
         slide_paths=snakemake.params.slide,
         overlay_paths=snakemake.input.overlay,
