@@ -98,11 +98,9 @@ def test_one_operator_for_a_folder_is_one_colour_map(tmp_path):
     for choice in ("per_image", "per_folder"):
         run(tmp_path, FakePipe(moody), image_operator=choice, residual_limit_de=50.0)
         results = [read_image(p) for p in sorted((tmp_path / "out" / "my tiles").iterdir())]
-        sources = [tile(1), tile(2), tile(3)]
-        stroma = [
-            r[np.abs(s - (226.0, 160.0, 198.0)).max(-1) < 3] for r, s in zip(results, sources)
-        ]
-        colours[choice] = np.ptp([pixels.mean(0) for pixels in stroma], axis=0).max()
+        is_stroma = [np.abs(tile(i) - (226.0, 160.0, 198.0)).max(-1) < 3 for i in (1, 2, 3)]
+        means = [rgb[place].mean(0) for rgb, place in zip(results, is_stroma, strict=True)]
+        colours[choice] = np.ptp(means, axis=0).max()
     assert colours["per_folder"] < 1.0 < 5.0 < colours["per_image"]
 
 

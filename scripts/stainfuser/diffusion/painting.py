@@ -7,7 +7,10 @@ of any size, and pieces may be worked on by any number of threads.
 
 from __future__ import annotations
 
+import logging
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -17,10 +20,12 @@ from numpy.typing import NDArray
 from stainfuser.diffusion.changes import Change, Piece
 from stainfuser.diffusion.slide_view import SlideView
 from stainfuser.io.filling_reader import FillingReader, Rectangle
+from stainfuser.io.pyramid_writer import PyramidWriter
 from stainfuser.io.regions import RegionReader
 from stainfuser.io.slide_layout import Block
 from stainfuser.stain.blend import interpolate, px_centres
 
+LOGGER = logging.getLogger("stainfuser")
 PIECE_PX = 512
 
 
@@ -128,3 +133,33 @@ def paint_ahead(
             waiting = following
         if waiting:
             yield waiting[0], *waiting[1].result()
+
+
+def paint_slide(slide: str, painter: SlidePainter, writer: PyramidWriter, threads: int) -> None:
+    """Paint and write what is left of a slide, with a progress bar in MPix."""
+    from tqdm import tqdm
+
+    remaining = writer.remaining()
+    total_px, todo_px = _count_px(writer.blocks), _count_px(remaining)
+    if len(remaining) < len(writer.blocks):
+        LOGGER.info("%s: going on behind %d finished blocks", slide, writer.blocks_done)
+    started_s = time.monotonic()
+    with tqdm(
+        desc=slide,
+        total=total_px,
+        initial=total_px - todo_px,
+        unit="MPix",
+        unit_scale=1e-6,
+        mininterval=0.5 if sys.stderr.isatty() else 30.0,
+        bar_format="{l_bar}{bar}| {n:.1f}/{total:.1f} MPix [{elapsed}<{remaining}, {rate_fmt}]",
+    ) as bar:
+        for block, rgb, holes in paint_ahead(painter, remaining, threads):
+            writer.write(block, rgb, note=holes)
+            bar.update(block.width_px * block.height_px)
+    elapsed_s = time.monotonic() - started_s
+    rate = todo_px / 1e6 / elapsed_s
+    LOGGER.info("%s: %.0f MPix in %.1f s, %.1f MPix/s", slide, todo_px / 1e6, elapsed_s, rate)
+
+
+def _count_px(blocks: list[Block]) -> int:
+    return sum(block.width_px * block.height_px for block in blocks)

@@ -7,13 +7,10 @@ The offset of the first directory is written last, so that an unfinished file op
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -23,8 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from stainfuser.errors import InputError
-from stainfuser.files import atomic_path, sha256_content, sync_file
+from stainfuser.files import sha256_content
 from stainfuser.io.bigtiff import (
     HEADER_BYTES,
     Tag,
@@ -33,6 +29,7 @@ from stainfuser.io.bigtiff import (
     encode_jpeg,
 )
 from stainfuser.io.journal import Journal, Record
+from stainfuser.io.outputs import check_writable, explain_full_disk, move_into_place
 from stainfuser.io.raw_level import RawLevel
 from stainfuser.io.slide_layout import (
     SOFTWARE,
@@ -147,7 +144,7 @@ class PyramidWriter:
             os.pwrite(self._file, encode_header(start), 0)
             os.fsync(self._file)
             verify_slide(self._partial, self.spec)
-            _move(self._partial, self.path)
+            move_into_place(self._partial, self.path)
         self.close()
         shutil.rmtree(self.work_dir)
 
@@ -258,15 +255,11 @@ class PyramidWriter:
 
     def _describe(self, smallest: NDArray[np.uint8]) -> list[list[Tag]]:
         """Append the thumbnail's strips and return all directories."""
-        levels = [
-            tiled_directory(
-                self.spec,
-                level and level + 1,
-                size_px,
-                [place for _, place in sorted(tiles.items())],
-            )
-            for level, (size_px, tiles) in enumerate(zip(self._sizes_px, self._tiles, strict=True))
-        ]
+        levels = []
+        for level, (size_px, tiles) in enumerate(zip(self._sizes_px, self._tiles, strict=True)):
+            places = [place for _, place in sorted(tiles.items())]
+            number = level and level + 1  # directory 1 is the thumbnail
+            levels.append(tiled_directory(self.spec, number, size_px, places))
         picture = Image.fromarray(smallest)
         picture.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
         rgb = np.asarray(picture)
@@ -325,38 +318,6 @@ def verify_slide(path: Path, spec: SlideSpec) -> None:
         raise RuntimeError(f"the written slide reads back as {found}, {mpp} um/px")
 
 
-def check_writable(folder: Path) -> None:
-    """Create `folder` and make sure that files can be written there, before hours of work.
-
-    Raises
-    ------
-    InputError
-        It cannot be created or written to.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise InputError(
-            folder, f"cannot be written to ({reason})", "give a folder you may write to"
-        ) from error
-
-
-@contextlib.contextmanager
-def explain_full_disk(folder: Path) -> Iterator[None]:
-    """Turn a full disk or quota into one sentence for the user."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise InputError(
-            folder, "the disk is full", "free some space and run again: it goes on where it stopped"
-        ) from error
-
-
 def _layout_key(spec: SlideSpec) -> str:
     return sha256_content({**asdict(spec), "software": SOFTWARE})
 
@@ -386,14 +347,3 @@ def _single_colour(tile: NDArray[np.uint8]) -> str | None:
     if (tile[0] != first).any() or (tile != first).any():
         return None
     return ",".join(map(str, first.tolist()))
-
-
-def _move(partial: Path, final: Path) -> None:
-    try:
-        os.replace(partial, final)
-    except OSError as error:
-        if error.errno != errno.EXDEV:
-            raise
-        with atomic_path(final) as copy:  # the work folder is on another file system
-            shutil.copyfile(partial, copy)
-    sync_file(final.parent)

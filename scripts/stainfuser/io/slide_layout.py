@@ -121,7 +121,10 @@ def reduce_by_step(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def tiled_directory(
     spec: SlideSpec, number: int, size_px: tuple[int, int], tiles: Sequence[Place]
 ) -> list[Tag]:
-    """Return the directory of one level, its tiles in rows."""
+    """Return the directory of one level, its tiles in rows; none may be missing."""
+    across, down = (-(-side_px // spec.tile_px) for side_px in size_px)
+    if len(tiles) != across * down:
+        raise ValueError(f"{len(tiles)} tiles for a grid of {across} x {down}")
     return [
         *_common_tags(spec, number, size_px),
         Tag(322, "long", [spec.tile_px]),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -25,7 +23,7 @@ from stainfuser.errors import InputError, SlideError
 from stainfuser.files import read_json, sha256_content, sha256_file, write_json
 from stainfuser.io.image_sets import ImageReader
 from stainfuser.io.images import read_image, write_image
-from stainfuser.io.pyramid_writer import check_writable, explain_full_disk
+from stainfuser.io.outputs import check_writable, explain_full_disk, move_into_place
 from stainfuser.io.slide_layout import plan_blocks
 from stainfuser.logs import LOGGER, progress
 from stainfuser.seeds import derive_seed, generator
@@ -139,8 +137,9 @@ def normalize_images(
     with explain_full_disk(Path(work_dir)):
         images, left_out = job.write_all(run_dir)
         if not images:
+            shutil.rmtree(work_dir)
             raise SlideError(slide, "unreadable", "none of its images can be read", "check them")
-        _publish(run_dir / "images", Path(output_dir))
+        move_into_place(run_dir / "images", Path(output_dir))
         entry = {"slide": slide, "target": Path(target_path).stem, "kind": "images", "mode": mode}
         entry |= {"images": images, "left_out": left_out, "stamp": stamp}
         write_json(record_path, entry)
@@ -293,19 +292,3 @@ class _ImagesJob:
             pixels[rows, columns] = painter.paint(block)[0]
         painter.close()
         return pixels
-
-
-def _publish(folder: Path, final: Path) -> None:
-    """Give a finished folder its final name at once."""
-    if final.is_dir():
-        shutil.rmtree(final)
-    try:
-        os.replace(folder, final)
-    except OSError as error:
-        if error.errno != errno.EXDEV:
-            raise
-        # The work folder is on another file system: copy beside the final name, then rename.
-        copy = final.with_name(f".{final.name}.tmp")
-        shutil.rmtree(copy, ignore_errors=True)
-        shutil.copytree(folder, copy)
-        os.replace(copy, final)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import shutil
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 from stainfuser.diffusion.changes import make_change
 from stainfuser.diffusion.loading import fingerprint_model, load_pipeline
 from stainfuser.diffusion.normalize_options import NormalizeOptions
-from stainfuser.diffusion.painting import SlidePainter, paint_ahead
+from stainfuser.diffusion.painting import SlidePainter, paint_slide
 from stainfuser.diffusion.planning import Plan, make_plan
 from stainfuser.diffusion.rendering import Renderer
 from stainfuser.diffusion.slide_view import SlideView, choose_plane_mpp, draw_tiles
@@ -27,9 +26,10 @@ from stainfuser.files import read_json, sha256_content, sha256_file, write_json
 from stainfuser.io.filling_reader import FillingReader
 from stainfuser.io.images import read_image
 from stainfuser.io.masks import read_mask
-from stainfuser.io.pyramid_writer import PyramidWriter, check_writable
+from stainfuser.io.outputs import check_writable
+from stainfuser.io.pyramid_writer import PyramidWriter
 from stainfuser.io.regions import RegionReader
-from stainfuser.io.slide_layout import Block, SlideSpec
+from stainfuser.io.slide_layout import SlideSpec
 from stainfuser.io.slides import SlideReader
 from stainfuser.io.tile_cache import TileCache
 from stainfuser.seeds import derive_seed, generator
@@ -251,7 +251,7 @@ class _SlideJob:
             output_path, run_dir / "slide", spec, key=stamp["config_sha256"], threads=self.threads
         ) as writer:
             painter = SlidePainter(self.open_reader, view, change, self.threads)
-            _paint_all(self.slide, painter, writer, self.threads)
+            paint_slide(self.slide, painter, writer, self.threads)
             painter.close()
             reader.close()
             holes = [hole for note in writer.notes for hole in note]
@@ -313,36 +313,6 @@ def _enter_run_dir(work_dir: Path, key: str) -> Path:
             shutil.rmtree(other) if other.is_dir() else other.unlink()
     run_dir.mkdir(exist_ok=True)
     return run_dir
-
-
-def _paint_all(slide: str, painter: SlidePainter, writer: PyramidWriter, threads: int) -> None:
-    """Paint and write what is left of a slide, with a progress bar in MPix."""
-    from tqdm import tqdm
-
-    remaining = writer.remaining()
-    total_px, todo_px = _count_px(writer.blocks), _count_px(remaining)
-    if len(remaining) < len(writer.blocks):
-        LOGGER.info("%s: going on behind %d finished blocks", slide, writer.blocks_done)
-    started_s = time.monotonic()
-    with tqdm(
-        desc=slide,
-        total=total_px,
-        initial=total_px - todo_px,
-        unit="MPix",
-        unit_scale=1e-6,
-        mininterval=0.5 if sys.stderr.isatty() else 30.0,
-        bar_format="{l_bar}{bar}| {n:.1f}/{total:.1f} MPix [{elapsed}<{remaining}, {rate_fmt}]",
-    ) as bar:
-        for block, rgb, holes in paint_ahead(painter, remaining, threads):
-            writer.write(block, rgb, note=holes)
-            bar.update(block.width_px * block.height_px)
-    elapsed_s = time.monotonic() - started_s
-    rate = todo_px / 1e6 / elapsed_s
-    LOGGER.info("%s: %.0f MPix in %.1f s, %.1f MPix/s", slide, todo_px / 1e6, elapsed_s, rate)
-
-
-def _count_px(blocks: list[Block]) -> int:
-    return sum(block.width_px * block.height_px for block in blocks)
 
 
 def _likely_objective_power(mpp: float) -> float | None:
