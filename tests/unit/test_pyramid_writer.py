@@ -114,7 +114,7 @@ def test_blank_tiles_are_stored_once(written):
 
 
 @pytest.mark.parametrize(
-    "size", [(1, 1), (100, 80), (1024, 1024), (1030, 1027), (2049, 3), (5000, 4100)]
+    "size", [(1, 1), (100, 80), (1024, 1024), (1030, 1027), (2049, 3), (4100, 260)]
 )
 def test_any_size(tmp_path, size):
     rgb = textured(*size)
