@@ -18,6 +18,8 @@ from stainfuser.stages import train_normalizer as stage
 
 OPTIONS = dict(
     preset="compact",
+    base_model=None,
+    trained_unet_parts=["encoder_hid_proj", "up_blocks", "conv_norm_out", "conv_out"],
     objective="bridge",
     start="statistics",
     context_tokens=8,
@@ -30,6 +32,7 @@ OPTIONS = dict(
     steps=6,
     batch_size=2,
     crop_px=16,
+    half_resolution_probability=0.0,
     learning_rate=0.002,
     warmup_steps=2,
     weight_decay=0.0001,

@@ -62,6 +62,23 @@ def test_a_log_count_is_as_many_equal_tokens(networks):
     assert not torch.allclose(unweighted, everything, atol=1e-4)
 
 
+def test_a_place_depends_on_its_surroundings_only(networks):
+    torch.manual_seed(4)
+    sample, control = torch.randn(1, 6, 64, 64), torch.randn(1, 12, 64, 64)
+    target = StainTarget(torch.randn(1, 4, 6), None, NO_STATISTICS)
+    whole = call(networks, sample, target, control=control)
+    part = call(networks, sample[..., :48, :48], target, control=control[..., :48, :48])
+    assert torch.allclose(whole[..., :4, :4], part[..., :4, :4], atol=1e-5)
+
+
+def test_a_weaker_input_gives_another_answer_not_the_same(networks):
+    torch.manual_seed(5)
+    sample = torch.randn(1, 6, 8, 8)
+    target = StainTarget(torch.randn(1, 4, 6), None, NO_STATISTICS)
+    strong, weak = (call(networks, s * sample, target).std() for s in (3.0, 0.3))
+    assert float(strong / weak) > 1.5
+
+
 def test_the_order_of_tokens_does_not_matter(networks):
     torch.manual_seed(3)
     sample, tokens = torch.randn(1, 6, 8, 8), torch.randn(1, 5, 6)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -214,6 +215,13 @@ def test_weights_of_another_architecture_are_refused(folder):
     config = json.loads(path.read_text())
     path.write_text(json.dumps({**config, "block_out_channels": [16, 24]}))
     refused(folder, "another architecture")
+
+
+def test_a_folder_cannot_have_other_code_imported(folder):
+    index = json.loads((folder / "model_index.json").read_text())
+    (folder / "model_index.json").write_text(json.dumps({**index, "unet": ["antigravity", "fly"]}))
+    refused(folder, "asks for code of antigravity")
+    assert "antigravity" not in sys.modules
 
 
 def test_a_damaged_configuration_is_refused(folder):

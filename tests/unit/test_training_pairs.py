@@ -30,8 +30,9 @@ def images(sources: int = 6, targets: int = 4, side: int = 32) -> PairImages:
 
 def sampler(pairs: PairImages, **changes) -> PairSampler:
     rows = np.argwhere(np.ones((4, 6), bool))
-    options = dict(seed=1, batch_size=3, crop_px=16, patch_px=4, probability=0.0, strength=1.0)
-    return PairSampler(pairs, rows, **{**options, **changes})
+    options = dict(seed=1, batch_size=3, crop_px=16, mosaic_px=4)
+    unchanged = dict(half_resolution=0.0, probability=0.0, strength=1.0)
+    return PairSampler(pairs, rows, **{**options, **unchanged, **changes})
 
 
 def test_every_pair_is_in_one_part_and_held_out_ones_are_new():

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
 import torch
+from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
 
 from stainfuser.diffusion.objectives import objective_named
 from stainfuser.diffusion.pipeline import StainFuserPipeline
+from stainfuser.errors import ConfigError, InputError
 from stainfuser.nn.autoencoder import PatchAutoencoder
 from stainfuser.nn.backbones import build_controlnet, build_unet, compact_parameters
 from stainfuser.nn.stain_statistics import STATISTICS
@@ -51,3 +57,88 @@ def compact_pipeline(
         start=start,
         control_unshuffle=latent_patch_px,
     )
+
+
+def sd21_pipeline(
+    *,
+    seed: int,
+    base_model: str | None,
+    objective: str,
+    start: str,
+    mpp: float | None,
+    patch_size: int,
+    context_tokens: int | None,
+) -> StainFuserPipeline:
+    """Return preset `sd21`: Stable Diffusion's parts, a ControlNet copied from its UNet.
+
+    `base_model` is a folder in diffusers' layout, or a hub id. What Stable Diffusion lacks (the
+    two projections of the tokens, the ControlNet's zero convolutions and conditioning embedding)
+    is initialised from `seed`.
+    """
+    scheduler = objective_named(objective).make_scheduler()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        vae = _base_part(AutoencoderKL, base_model, "vae")
+        unet = _base_part(
+            UNet2DConditionModel,
+            base_model,
+            "unet",
+            encoder_hid_dim=vae.config.latent_channels,
+            encoder_hid_dim_type="text_proj",
+        )
+        controlnet = ControlNetModel.from_unet(unet)
+    for network in (vae, unet, controlnet):
+        # The folder it came from is nobody's business but the user's.
+        network.register_to_config(_name_or_path="")
+    return StainFuserPipeline(
+        vae=vae,
+        unet=unet,
+        controlnet=controlnet,
+        scheduler=scheduler,
+        preset="sd21",
+        objective=objective,
+        mpp=mpp,
+        patch_size=patch_size,
+        context_tokens=context_tokens,
+        start=start,
+        target_range="zero_one",
+        control_range="zero_one",
+    )
+
+
+def freeze_all_but(pipeline: StainFuserPipeline, unet_parts: Sequence[str]) -> None:
+    """Train the whole ControlNet and the named parts of the UNet; the rest keeps its weights."""
+    children = dict(pipeline.unet.named_children())
+    unknown = [part for part in unet_parts if part not in children]
+    if unknown:
+        raise ConfigError(
+            "train.trained_unet_parts",
+            f"the UNet has no part {unknown[0]!r}",
+            f"choose from {', '.join(children)}",
+        )
+    pipeline.unet.requires_grad_(False)
+    for part in unet_parts:
+        children[part].requires_grad_(True)
+    pipeline.controlnet.requires_grad_(True)
+
+
+def _base_part(component: Any, base_model: str | None, name: str, **changes: Any) -> Any:
+    """Load one network of Stable Diffusion; projections it does not have are left random."""
+    if base_model is None:
+        raise ConfigError(
+            "train.base_model",
+            "preset sd21 starts from Stable Diffusion 2.1-base, and none is given",
+            "give its folder or hub id, or use preset compact",
+        )
+    try:
+        return component.from_pretrained(
+            base_model, subfolder=name, low_cpu_mem_usage=False, use_safetensors=True, **changes
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        kind = "folder" if Path(base_model).is_dir() else "hub id"
+        raise InputError(
+            base_model,
+            f"the {kind} has no usable {name} ({reason})",
+            "give Stable Diffusion 2.1-base in diffusers' layout with safetensors weights",
+        ) from None

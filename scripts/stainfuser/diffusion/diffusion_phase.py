@@ -53,6 +53,25 @@ class Denoiser(nn.Module):
         return predict(self.unet, self.controlnet, sample, times, control, target, labels)
 
 
+@dataclass(frozen=True)
+class Crop:
+    """A square of an image, its side a multiple `scale` of the crop's."""
+
+    top: int
+    left: int
+    side: int
+    scale: int
+    quarter_turns: int
+    flip: bool
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """(N, 3, H, W) → (N, 3, side / scale, side / scale)."""
+        cut = images[..., self.top : self.top + self.side, self.left : self.left + self.side]
+        cut = F.avg_pool2d(cut, self.scale) if self.scale > 1 else cut
+        cut = torch.rot90(cut, self.quarter_turns, (2, 3))
+        return cut.flip(3) if self.flip else cut
+
+
 class PairSampler:
     """Draws batches from (seed, step, stream) alone.
 
@@ -62,8 +81,11 @@ class PairSampler:
         Pixels and the (P, 2) pairs to draw from.
     seed, batch_size, crop_px
         As in the configuration; crops are shared by source and stylised image.
-    patch_px
-        Crops and stain mosaics keep to this grid.
+    mosaic_px
+        The whole images' stain is seen through every second patch of this side, px; 0: through a
+        random crop of each, as published.
+    half_resolution
+        Probability that a sample is taken from twice the area and averaged down.
     probability, strength
         Of the stain augmentation.
     """
@@ -76,12 +98,14 @@ class PairSampler:
         seed: int,
         batch_size: int,
         crop_px: int,
-        patch_px: int,
+        mosaic_px: int,
+        half_resolution: float,
         probability: float,
         strength: float,
     ) -> None:
         self._images, self._rows, self._seed = images, rows, seed
-        self._batch_size, self._crop_px, self._patch_px = batch_size, crop_px, patch_px
+        self._batch_size, self._crop_px, self._mosaic_px = batch_size, crop_px, mosaic_px
+        self._half_resolution = half_resolution if images.image_px >= 2 * crop_px else 0.0
         self._probability, self._strength = probability, strength
 
     def draw(self, step: int, stream: int = 0) -> PairBatch:
@@ -89,28 +113,33 @@ class PairSampler:
         rng = generator(self._seed, "pairs", step, stream)
         rows = draw_rows(self._rows, self._batch_size, self._seed, step, stream)
         sources, stylized = self._images.sources(rows), self._images.stylized(rows)
-        places = [self._place(image.shape, rng) for image in sources]
+        targets = self._images.targets(rows)
+        scales = 1 + (rng.random(len(rows)) < self._half_resolution)
+        crops = [self._draw_crop(int(scale), rng) for scale in scales]
+        others = [self._draw_crop(int(scale), rng) for scale in scales]
+        source = self._cut_all(sources, crops)
         batch = PairBatch(
-            source=as_tensor(
-                [self._cut(image, *place) for image, place in zip(sources, places, strict=True)]
+            source=source,
+            stylized=self._cut_all(stylized, crops),
+            source_stain=self._mosaics(sources) if self._mosaic_px else source,
+            target_stain=(
+                self._mosaics(targets) if self._mosaic_px else self._cut_all(targets, others)
             ),
-            stylized=as_tensor(
-                [self._cut(image, *place) for image, place in zip(stylized, places, strict=True)]
-            ),
-            source_stain=patch_mosaic(as_tensor(sources), self._patch_px),
-            target_stain=patch_mosaic(as_tensor(self._images.targets(rows)), self._patch_px),
         )
         return self._recoloured(batch, rng)
 
-    def _place(
-        self, shape: tuple[int, ...], rng: np.random.Generator
-    ) -> tuple[int, int, int, bool]:
-        top, left = (int(rng.integers(0, side - self._crop_px + 1)) for side in shape[:2])
-        return top, left, int(rng.integers(4)), bool(rng.integers(2))
+    def _draw_crop(self, scale: int, rng: np.random.Generator) -> Crop:
+        side = self._crop_px * scale
+        top, left = (int(rng.integers(0, self._images.image_px - side + 1)) for _ in range(2))
+        return Crop(top, left, side, scale, int(rng.integers(4)), bool(rng.integers(2)))
 
-    def _cut(self, image: np.ndarray, top: int, left: int, turns: int, flip: bool) -> np.ndarray:
-        crop = np.rot90(image[top : top + self._crop_px, left : left + self._crop_px], turns)
-        return crop[:, ::-1] if flip else crop
+    def _cut_all(self, images: list[np.ndarray], crops: list[Crop]) -> Tensor:
+        """Return (N, 3, c, c), every image cut by its crop."""
+        pairs = zip(images, crops, strict=True)
+        return torch.cat([crop(as_tensor([image])) for image, crop in pairs])
+
+    def _mosaics(self, images: list[np.ndarray]) -> Tensor:
+        return patch_mosaic(as_tensor(images), self._mosaic_px)
 
     def _recoloured(self, batch: PairBatch, rng: np.random.Generator) -> PairBatch:
         count = len(batch.source)

@@ -13,6 +13,8 @@ from torch import nn
 from stainfuser.errors import InputError
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
+# A folder may name only these: importing a module runs it.
+LIBRARIES = ("diffusers", "stainfuser.nn.")
 REMEDY = "train the model again, or copy the folder once more, whole"
 
 
@@ -74,6 +76,8 @@ def _expected_shapes(
     """Build the component without memory and return the shapes of its tensors."""
     from accelerate import init_empty_weights
 
+    if not library.startswith(LIBRARIES):
+        raise InputError(folder, f"asks for code of {library}", "use a model of this package")
     try:
         component = getattr(importlib.import_module(library), class_name)
         with init_empty_weights():

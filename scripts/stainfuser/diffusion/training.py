@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from stainfuser.diffusion.assemble import compact_pipeline
+from stainfuser.diffusion.assemble import compact_pipeline, freeze_all_but, sd21_pipeline
 from stainfuser.diffusion.autoencoder_phase import autoencoder_loss, prepare_autoencoder
 from stainfuser.diffusion.diffusion_phase import Denoiser, PairSampler, diffusion_loss
 from stainfuser.diffusion.objectives import objective_named
@@ -30,6 +30,8 @@ class TrainingParameters:
     """The training section of the configuration; see there for units and reasons."""
 
     preset: str
+    base_model: str | None
+    trained_unet_parts: tuple[str, ...]
     objective: str
     start: str
     context_tokens: int | None
@@ -42,6 +44,7 @@ class TrainingParameters:
     steps: int
     batch_size: int
     crop_px: int
+    half_resolution_probability: float
     learning_rate: float
     warmup_steps: int
     weight_decay: float
@@ -70,14 +73,17 @@ class TrainingParameters:
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """`trained` and `untrained` share the trained autoencoder; `rows` are the losses."""
+    """The trained pipeline, how to make the one training began with, and all losses.
+
+    `make_untrained` gives the same autoencoder with the first weights of ControlNet and UNet.
+    """
 
     trained: StainFuserPipeline
-    untrained: StainFuserPipeline
+    make_untrained: Callable[[], StainFuserPipeline]
     rows: list[Row]
 
 
-def train_compact(
+def train_pipeline(
     images: PairImages,
     split: Split,
     parameters: TrainingParameters,
@@ -86,18 +92,33 @@ def train_compact(
     seed: int,
     mpp: float | None,
 ) -> TrainingResult:
-    """Train preset `compact`; a killed run goes on from its last checkpoint in `work_dir`."""
-    trained = _assemble(parameters, images.image_px, seed, mpp)
-    trained.to(accelerator.device)
-    rows = _train_autoencoder(trained.vae, images, split, parameters, accelerator, work_dir, seed)
-    untrained = _assemble(parameters, images.image_px, seed, mpp)
-    untrained.to(accelerator.device)
-    untrained.vae.load_state_dict(trained.vae.state_dict())
+    """Train a preset; a killed run goes on from its last checkpoint in `work_dir`.
+
+    Preset `compact` trains its autoencoder first; `sd21` has Stable Diffusion's.
+    """
+
+    def assemble() -> StainFuserPipeline:
+        return _assemble(parameters, images.image_px, seed, mpp).to(accelerator.device)
+
+    trained = assemble()
+    rows: list[Row] = []
+    if parameters.preset == "compact":
+        rows += _train_autoencoder(
+            trained.vae, images, split, parameters, accelerator, work_dir, seed
+        )
+    else:
+        freeze_all_but(trained, parameters.trained_unet_parts)
     denoiser = Denoiser(trained.unet, trained.controlnet)
     rows += train_denoiser(
         denoiser, trained, images, split, parameters, accelerator, work_dir, seed
     )
-    return TrainingResult(trained, untrained, rows)
+
+    def make_untrained() -> StainFuserPipeline:
+        untrained = assemble()
+        untrained.vae.load_state_dict(trained.vae.state_dict())
+        return untrained
+
+    return TrainingResult(trained, make_untrained, rows)
 
 
 def train_denoiser(
@@ -115,7 +136,7 @@ def train_denoiser(
     objective = objective_named(parameters.objective)
     # Several processes draw different batches of the same step.
     stream = accelerator.process_index
-    train = _sampler(images, split["train"], parameters, pipeline.latent_factor, seed, augment=True)
+    train = _sampler(images, split["train"], parameters, seed, augment=True)
     loss_of = diffusion_loss(pipeline, objective, train, seed)
     return optimize(
         denoiser,
@@ -164,7 +185,7 @@ def _validation(
     if rows is None:
         LOGGER.info("train: too few pairs to hold any out, so nothing is validated")
         return None
-    sampler = _sampler(images, rows, parameters, pipeline.latent_factor, seed, augment=False)
+    sampler = _sampler(images, rows, parameters, seed, augment=False)
     loss_of = diffusion_loss(pipeline, objective_named(parameters.objective), sampler, seed)
 
     def validate(module: nn.Module) -> float:
@@ -178,7 +199,6 @@ def _sampler(
     images: PairImages,
     rows: np.ndarray,
     parameters: TrainingParameters,
-    patch_px: int,
     seed: int,
     augment: bool,
 ) -> PairSampler:
@@ -188,7 +208,8 @@ def _sampler(
         seed=seed,
         batch_size=parameters.batch_size,
         crop_px=parameters.crop_px,
-        patch_px=patch_px,
+        mosaic_px=parameters.latent_patch_px if parameters.preset == "compact" else 0,
+        half_resolution=parameters.half_resolution_probability,
         probability=parameters.stain_augmentation_probability if augment else 0.0,
         strength=parameters.stain_augmentation_strength,
     )
@@ -197,17 +218,22 @@ def _sampler(
 def _assemble(
     parameters: TrainingParameters, patch_size: int, seed: int, mpp: float | None
 ) -> StainFuserPipeline:
-    return compact_pipeline(
+    common: dict[str, Any] = dict(
         seed=seed,
         objective=parameters.objective,
         start=parameters.start,
         mpp=mpp,
         patch_size=patch_size,
         context_tokens=parameters.context_tokens,
+    )
+    if parameters.preset == "sd21":
+        return sd21_pipeline(base_model=parameters.base_model, **common)
+    return compact_pipeline(
         latent_patch_px=parameters.latent_patch_px,
         latent_channels=parameters.latent_channels,
         channels=parameters.channels,
         decoder_channels=parameters.decoder_channels,
+        **common,
     )
 
 

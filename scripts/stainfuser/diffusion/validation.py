@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,17 +33,17 @@ class RenderedPart:
 
 def render_parts(
     trained: StainFuserPipeline,
-    untrained: StainFuserPipeline,
+    make_untrained: Callable[[], StainFuserPipeline],
     images: PairImages,
     split: Split,
     pairs_per_part: int,
 ) -> dict[str, RenderedPart]:
     """Render at most `pairs_per_part` pairs of every part that has any."""
-    parts = {}
-    for name in PARTS:
-        rows = spread_rows(split[name], pairs_per_part)
-        if len(rows):
-            parts[name] = _render(trained, untrained, images, rows)
+    chosen = {name: spread_rows(split[name], pairs_per_part) for name in PARTS}
+    parts = {name: _render(trained, images, rows) for name, rows in chosen.items() if len(rows)}
+    untrained = make_untrained()
+    for part in parts.values():
+        part.arms["untrained"] = list(untrained(part.source, part.target, output_type="np").images)
     return parts
 
 
@@ -61,16 +62,12 @@ def score_parts(parts: dict[str, RenderedPart]) -> dict[str, Any]:
 
 
 def _render(
-    trained: StainFuserPipeline,
-    untrained: StainFuserPipeline,
-    images: PairImages,
-    rows: NDArray[np.int64],
+    trained: StainFuserPipeline, images: PairImages, rows: NDArray[np.int64]
 ) -> RenderedPart:
     source, target = images.sources(rows), images.targets(rows)
     arms = {
         "identity": source,
         "autoencoder": [round_trip(trained, image) for image in source],
-        "untrained": list(untrained(source, target, output_type="np").images),
         "trained": list(trained(source, target, output_type="np").images),
     }
     return RenderedPart(source, target, images.stylized(rows), arms)

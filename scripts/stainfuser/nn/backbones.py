@@ -1,4 +1,4 @@
-"""UNet and ControlNet in stock diffusers modules, from a parameter record per preset."""
+"""UNet and ControlNet of preset `compact` from one parameter record."""
 
 from __future__ import annotations
 
@@ -6,7 +6,11 @@ from dataclasses import dataclass
 
 from diffusers import ControlNetModel, UNet2DConditionModel
 
+from stainfuser.nn.local_networks import LocalControlNet, LocalUNet
 from stainfuser.nn.token_attention import WeightedTokenProcessor
+
+# One residual block. The middle block with attention would compare pixels over the whole tile.
+MIDDLE = "UNetMidBlock2D"
 
 
 @dataclass(frozen=True)
@@ -57,11 +61,11 @@ def compact_parameters(
 def build_unet(parameters: BackboneParameters) -> UNet2DConditionModel:
     """Return a randomly initialised UNet (from torch's global generator)."""
     ups = tuple(name.replace("Down", "Up") for name in reversed(parameters.down_block_types))
-    unet = UNet2DConditionModel(
+    unet = LocalUNet(
         sample_size=None,
         out_channels=parameters.latent_channels,
         up_block_types=ups,
-        mid_block_type="UNetMidBlock2DCrossAttn",
+        mid_block_type=MIDDLE,
         **_shared(parameters),
     )
     unet.set_attn_processor(WeightedTokenProcessor())
@@ -70,10 +74,10 @@ def build_unet(parameters: BackboneParameters) -> UNet2DConditionModel:
 
 def build_controlnet(parameters: BackboneParameters) -> ControlNetModel:
     """Return a randomly initialised ControlNet whose zero convolutions are zero."""
-    controlnet = ControlNetModel(
+    controlnet = LocalControlNet(
         conditioning_channels=parameters.control_channels,
         conditioning_embedding_out_channels=parameters.control_embedding_channels,
-        mid_block_type="UNetMidBlock2DCrossAttn",
+        mid_block_type=MIDDLE,
         **_shared(parameters),
     )
     controlnet.set_attn_processor(WeightedTokenProcessor())

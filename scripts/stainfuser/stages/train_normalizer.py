@@ -17,7 +17,7 @@ from stainfuser.diffusion.objectives import objective_named
 from stainfuser.diffusion.optimization import Row
 from stainfuser.diffusion.pairs import PARTS, PairImages, Split, split_pairs, spread_rows
 from stainfuser.diffusion.pipeline import StainFuserPipeline
-from stainfuser.diffusion.training import TrainingParameters, reproducible, train_compact
+from stainfuser.diffusion.training import TrainingParameters, reproducible, train_pipeline
 from stainfuser.diffusion.training_pictures import draw_curves, draw_samples
 from stainfuser.diffusion.validation import ARMS, render_parts, score_parts
 from stainfuser.errors import ConfigError, InputError
@@ -29,6 +29,8 @@ from stainfuser.stamps import make_stamp
 PRESETS = ("compact", "sd21")
 STARTS = ("source", "statistics")
 PRECISIONS = ("no", "fp16", "bf16")
+# A tile of Stable Diffusion is a multiple of this side: 8 px per latent, three halvings.
+SD21_MULTIPLE_PX = 64
 # Channels are normalised in this many groups.
 GROUPS = 8
 POSITIVE = (
@@ -72,6 +74,8 @@ def train_normalizer(
     work_dir: str | Path,
     seed: int,
     preset: str,
+    base_model: str | None,
+    trained_unet_parts: Sequence[str],
     objective: str,
     start: str,
     context_tokens: int | None,
@@ -84,6 +88,7 @@ def train_normalizer(
     steps: int,
     batch_size: int,
     crop_px: int,
+    half_resolution_probability: float,
     learning_rate: float,
     warmup_steps: int,
     weight_decay: float,
@@ -124,7 +129,7 @@ def train_normalizer(
         On an option out of range, unusable pairs, and a loss that is not finite.
     """
     options = {key: value for key, value in locals().items() if key not in NOT_OPTIONS}
-    options["channels"] = list(channels)
+    options.update(channels=list(channels), trained_unet_parts=list(trained_unet_parts))
     _check_options(options)
     accelerator = _accelerator(mixed_precision, gradient_accumulation, device)
     with PairStore(pairs_path) as pairs, reproducible(threads):
@@ -134,9 +139,11 @@ def train_normalizer(
         stamp = make_stamp("train_normalizer", {**options, "seed": seed}, pairs_sha256=fingerprint)
         folder = _work_folder(Path(work_dir), stamp, threads)
         parameters = _parameters(options, images)
-        result = train_compact(images, split, parameters, accelerator, folder, seed, pairs.mpp)
+        result = train_pipeline(images, split, parameters, accelerator, folder, seed, pairs.mpp)
         if accelerator.is_main_process:
-            parts = render_parts(result.trained, result.untrained, images, split, validation_pairs)
+            parts = render_parts(
+                result.trained, result.make_untrained, images, split, validation_pairs
+            )
             _write_validation(validation_path, score_parts(parts), stamp)
             draw_samples(samples_path, parts, SAMPLE_ROWS_PER_PART)
             draw_curves(curves_path, result.rows)
@@ -192,8 +199,11 @@ def _accelerator(mixed_precision: str, gradient_accumulation: int, device: str) 
 def _parameters(options: dict[str, Any], images: PairImages) -> TrainingParameters:
     """Return the training parameters; crops are cut to what the pairs and the network allow."""
     names = [field.name for field in fields(TrainingParameters)]
-    chosen = {**{name: options[name] for name in names}, "channels": tuple(options["channels"])}
-    multiple = options["latent_patch_px"] * 2 ** (len(options["channels"]) - 1)
+    chosen = {name: options[name] for name in names}
+    chosen.update({key: tuple(options[key]) for key in ("channels", "trained_unet_parts")})
+    multiple = SD21_MULTIPLE_PX
+    if options["preset"] == "compact":
+        multiple = options["latent_patch_px"] * 2 ** (len(options["channels"]) - 1)
     crop_px = min(options["crop_px"], images.image_px) // multiple * multiple
     if crop_px < multiple:
         raise InputError(
