@@ -6,8 +6,10 @@ import numpy as np
 import torch
 
 from stainfuser.nn.stain_statistics import (
+    ROUNDING,
     STATISTICS,
     match_statistics,
+    monge_kantorovich,
     optical_density,
     stain_statistics,
     transmitted,
@@ -28,12 +30,12 @@ def test_optical_density_agrees_with_the_numpy_one():
     assert torch.allclose(transmitted(mine) * 255, torch.arange(256).float(), atol=1e-3)
 
 
-def test_matching_gives_the_other_mean_and_deviation():
+def test_matching_gives_the_other_mean_and_covariance():
     source, target = tissue(0, (0.6, 0.9, 0.5)), tissue(1, (0.9, 1.1, 0.8))
     own, other = stain_statistics(source), stain_statistics(target)
     result = stain_statistics(match_statistics(source, own, other))
     assert torch.allclose(result.mean, other.mean, atol=0.02)
-    assert torch.allclose(result.deviation, other.deviation, atol=0.02)
+    assert torch.allclose(result.covariance, other.covariance, atol=0.003)
 
 
 def test_background_keeps_its_colour():
@@ -57,12 +59,23 @@ def test_pooling_equal_images_changes_nothing():
     one = stain_statistics(tissue(0, (0.6, 0.9, 0.5)))
     pooled = one.select([0, 0, 0]).pooled()
     assert torch.allclose(pooled.mean, one.mean)
-    assert torch.allclose(pooled.deviation, one.deviation, atol=1e-6)
+    assert torch.allclose(pooled.covariance, one.covariance, atol=1e-6)
     assert torch.allclose(pooled.features, one.features, atol=1e-6)
 
 
 def test_pooling_adds_the_variance_between_images():
     two = torch.cat([tissue(0, (0.5, 0.9, 0.5)), tissue(1, (0.9, 0.9, 0.5))])
     pooled = stain_statistics(two).pooled()
-    assert float(pooled.deviation[0, 0]) > 0.2
-    assert float(pooled.deviation[0, 1]) < 0.13
+    assert float(pooled.covariance[0, 0, 0]) > 0.04
+    assert float(pooled.covariance[0, 1, 1]) < 0.02
+
+
+def test_the_linear_map_is_symmetric_and_exact():
+    torch.manual_seed(0)
+    own, other = (m @ m.transpose(1, 2) + torch.eye(3) for m in torch.randn(2, 4, 3, 3))
+    linear = monge_kantorovich(own, other)
+    assert torch.allclose(linear, linear.transpose(1, 2), atol=1e-5)
+    rounding = ROUNDING * torch.eye(3)
+    moved = linear @ (own + rounding) @ linear
+    assert torch.allclose(moved, other + rounding, rtol=1e-3, atol=1e-3)
+    assert torch.allclose(monge_kantorovich(own, own), torch.eye(3).expand(4, 3, 3), atol=1e-4)

@@ -94,8 +94,8 @@ def test_black_white_and_flat_images_are_not_realistic():
 
 
 def test_a_mosaic_keeps_whole_patches():
-    image = torch.arange(32.0).expand(1, 3, 32, 32)
-    kept = [8 * patch + px for patch in range(4) for px in range(4)]
+    image = torch.arange(64.0).expand(1, 3, 64, 64)
+    kept = [16 * patch + px for patch in range(4) for px in range(4)]
     assert patch_mosaic(image, 4)[0, 0, 0].tolist() == kept
 
 

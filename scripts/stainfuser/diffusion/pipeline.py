@@ -64,7 +64,7 @@ class StainFuserPipeline(DiffusionPipeline):
         Tokens a target is summarised to; None: all of them.
     start
         Objective bridge: "source", or "statistics" for the source with the target's mean and
-        deviation of optical density.
+        covariance of optical density.
     target_range, control_range
         What the VAE sees of the target and the ControlNet of the source: "zero_one" (published
         weights) or "minus_one_one". Images the VAE encodes as content are always [-1, 1].

@@ -87,7 +87,7 @@ def join_targets(targets: list[StainTarget]) -> StainTarget:
         token_bias=torch.cat(biases) if biases else None,
         statistics=StainStatistics(
             mean=torch.cat([s.mean for s in statistics]),
-            deviation=torch.cat([s.deviation for s in statistics]),
+            covariance=torch.cat([s.covariance for s in statistics]),
             features=torch.cat([s.features for s in statistics]),
         ),
     )

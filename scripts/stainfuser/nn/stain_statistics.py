@@ -2,7 +2,7 @@
 
 Stain is the lowest frequency of an image: a handful of numbers per image says most of it. They
 are handed to the diffusion model beside the target's tokens, and can move the source's statistics
-onto the target's before the model starts (Reinhard et al. 2001, here in optical density).
+onto the target's before the model starts.
 """
 
 from __future__ import annotations
@@ -15,38 +15,41 @@ from torch import Tensor
 # Optical density (sum of the channels) between which a pixel turns from glass to tissue.
 GLASS_OD, TISSUE_OD = 0.15, 0.6
 QUANTILES = (0.02, 0.1, 0.25, 0.4, 0.5, 0.6, 0.75, 0.9, 0.98)
-# mean, deviation, covariance off the diagonal, quantiles, tissue fraction.
-STATISTICS = 3 + 3 + 3 + 3 * len(QUANTILES) + 1
+# Mean, deviation and correlations; with them, quantiles and the tissue fraction.
+MOMENTS = 9
+STATISTICS = MOMENTS + 3 * len(QUANTILES) + 1
 # Statistics are taken on at most about this many px per image.
 SAMPLE_PX = 4096
-# No channel is stretched or squeezed by more than this when statistics are matched.
-MAX_GAIN = 3.0
+# Variance added to every direction before covariances are matched, OD^2.
+ROUNDING = 1e-3
 
 
 @dataclass(frozen=True)
 class StainStatistics:
-    """Per image: `mean` (N, 3) and `deviation` (N, 3) of the tissue's OD, `features` (N, D)."""
+    """Per image: `mean` (N, 3) and `covariance` (N, 3, 3) of the tissue's OD, `features` (N, D)."""
 
     mean: Tensor
-    deviation: Tensor
+    covariance: Tensor
     features: Tensor
 
     def select(self, index: Tensor | list[int]) -> StainStatistics:
         """Return the statistics of the chosen images."""
-        return StainStatistics(self.mean[index], self.deviation[index], self.features[index])
+        return StainStatistics(self.mean[index], self.covariance[index], self.features[index])
 
     def pooled(self) -> StainStatistics:
         """Return the statistics of all images together, N = 1 (images count alike)."""
-        mean, features = self.mean.mean(0, keepdim=True), self.features.mean(0, keepdim=True)
-        # Variance within images plus variance between their means.
-        square = self.deviation.square() + (self.mean - mean).square()
-        deviation = square.mean(0, keepdim=True).sqrt()
-        features = torch.cat([mean, deviation, features[:, 6:]], dim=1)
-        return StainStatistics(mean, deviation, features)
+        mean = self.mean.mean(0, keepdim=True)
+        between = self.mean - mean
+        # Covariance within images plus covariance of their means.
+        every = self.covariance + between[:, :, None] * between[:, None]
+        covariance = every.mean(0, keepdim=True)
+        rest = self.features[:, MOMENTS:].mean(0, keepdim=True)
+        features = torch.cat([_moment_features(mean, covariance), rest], dim=1)
+        return StainStatistics(mean, covariance, features)
 
     def to(self, device: torch.device | str) -> StainStatistics:
         """Return the statistics on a device."""
-        return StainStatistics(*(t.to(device) for t in (self.mean, self.deviation, self.features)))
+        return StainStatistics(*(t.to(device) for t in (self.mean, self.covariance, self.features)))
 
 
 def optical_density(rgb: Tensor) -> Tensor:
@@ -75,28 +78,50 @@ def stain_statistics(rgb: Tensor) -> StainStatistics:
     mean = (od * weight).sum(dim=1) / total
     centred = (od - mean[:, None]) * weight.sqrt()
     covariance = centred.transpose(1, 2) @ centred / total[..., None]
-    deviation = torch.diagonal(covariance, dim1=1, dim2=2).clamp(min=1e-6).sqrt()
-    off_diagonal = covariance[:, [0, 0, 1], [1, 2, 2]]
-    correlation = off_diagonal / (deviation[:, [0, 0, 1]] * deviation[:, [1, 2, 2]] + 1e-4)
     ordered = od.sort(dim=1).values
     rows = [round(q * (od.shape[1] - 1)) for q in QUANTILES]
-    quantiles = ordered[:, rows].flatten(1)
-    features = [mean, deviation, correlation, quantiles, weight.mean(dim=1)]
-    return StainStatistics(mean, deviation, torch.cat(features, dim=1))
+    rest = [ordered[:, rows].flatten(1), weight.mean(dim=1)]
+    features = torch.cat([_moment_features(mean, covariance), *rest], dim=1)
+    return StainStatistics(mean, covariance, features)
 
 
 def match_statistics(rgb: Tensor, own: StainStatistics, other: StainStatistics) -> Tensor:
-    """Give (N, 3, H, W) RGB in [0, 1] the mean and deviation of `other`, per channel of OD.
+    """Give (N, 3, H, W) RGB in [0, 1] the mean and covariance of `other` in OD.
 
-    Background (OD near 0) keeps its colour: the change fades out with the tissue weight.
+    The linear map is the Monge-Kantorovich one, which moves colours least (Pitie and Kokaram
+    2007). Background (OD near 0) keeps its colour: the change fades out with the tissue weight.
     """
     od = optical_density(rgb)
-    gain = (other.deviation + 0.02) / (own.deviation + 0.02)
-    gain = gain.clamp(1.0 / MAX_GAIN, MAX_GAIN)
-    moved = (od - own.mean[..., None, None]) * gain[..., None, None]
-    moved = (moved + other.mean[..., None, None]).clamp(min=0.0)
-    weight = tissue_weight(od, dim=1)
-    return transmitted(od + weight * (moved - od))
+    matrix = monge_kantorovich(own.covariance, other.covariance)
+    centred = od.flatten(2) - own.mean[..., None]
+    moved = (matrix @ centred + other.mean[..., None]).view_as(od).clamp(min=0.0)
+    return transmitted(od + tissue_weight(od, dim=1) * (moved - od))
+
+
+def monge_kantorovich(own: Tensor, other: Tensor) -> Tensor:
+    """Return the symmetric (N, 3, 3) T with T own T = other, for (N, 3, 3) covariances.
+
+    Both are made a little rounder first, so that a direction without variance is not stretched.
+    """
+    floor = ROUNDING * torch.eye(3, device=own.device)
+    root = _matrix_power(own + floor, 0.5)
+    inverse = _matrix_power(own + floor, -0.5)
+    middle = _matrix_power(root @ (other + floor) @ root, 0.5)
+    return inverse @ middle @ inverse
+
+
+def _matrix_power(matrix: Tensor, power: float) -> Tensor:
+    """Raise symmetric positive (N, 3, 3) matrices to a power."""
+    values, vectors = torch.linalg.eigh(matrix)
+    return vectors * values.clamp(min=1e-7).pow(power)[:, None] @ vectors.transpose(1, 2)
+
+
+def _moment_features(mean: Tensor, covariance: Tensor) -> Tensor:
+    """Return (N, 9): mean, deviation and correlations."""
+    deviation = torch.diagonal(covariance, dim1=1, dim2=2).clamp(min=1e-6).sqrt()
+    correlation = covariance[:, [0, 0, 1], [1, 2, 2]]
+    correlation = correlation / (deviation[:, [0, 0, 1]] * deviation[:, [1, 2, 2]] + 1e-4)
+    return torch.cat([mean, deviation, correlation], dim=1)
 
 
 def _sampled(rgb: Tensor) -> Tensor:
