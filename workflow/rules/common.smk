@@ -13,7 +13,7 @@ from stainfuser.io.cohort import CohortEntry, resolve_cohort
 from stainfuser.io.targets import resolve_targets
 from stainfuser.run_lock import hold_run_lock
 
-# Threads that wait asleep: on a machine with other work, torch's spinning ones slow it a hundredfold.
+# Threads that wait asleep: on a machine with other work, torch's spinning ones slow each other down.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 RESOLVED_CONFIG = "results/config.yaml"
@@ -168,9 +168,14 @@ def planned_shards(folder, suffix):
     return shards
 
 
-def if_trained(path):
-    """Return a training product as an input, or nothing where the model comes from elsewhere."""
-    return path if config["model"] == "train" else []
+def if_trained(inputs):
+    """Return training products as inputs, or nothing where the model comes from elsewhere."""
+    return inputs if config["model"] == "train" else []
+
+
+def if_pairs_made(inputs):
+    """Return products of the own pairs as inputs, or nothing where none are made."""
+    return [] if config["pairs"]["attach"] else if_trained(inputs)
 
 
 def print_outcome():

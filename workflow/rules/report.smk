@@ -8,19 +8,16 @@ rule render_report:
         images=normalized_image_folders,
         overlay=mask_overlays,
         target=target_images,
-        montage=[
-            "results/clusters/tissue_montage.png",
-            "results/clusters/stain_montage.png",
-        ],
-        sheet=planned_shards("results/pairs/sheets", ".jpg"),
-        scores=(
-            [] if config["pairs"]["attach"] else if_trained("results/pairs/scores.csv")
+        montage=if_pairs_made(
+            [
+                "results/clusters/tissue_montage.png",
+                "results/clusters/stain_montage.png",
+            ]
         ),
+        sheet=if_pairs_made(planned_shards("results/pairs/sheets", ".jpg")),
+        scores=if_pairs_made("results/pairs/scores.csv"),
         losses=if_trained("results/train/losses.csv"),
-        training=[
-            if_trained("results/train/curves.png"),
-            if_trained("results/train/samples.png"),
-        ],
+        training=if_trained(["results/train/curves.png", "results/train/samples.png"]),
         validation=if_trained("results/train/validation.json"),
         summary="results/evaluation/summary.csv",
         evaluation=[
