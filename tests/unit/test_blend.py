@@ -38,6 +38,16 @@ def test_glass_colour_ignores_ink_and_unscanned_parts():
     assert glass_colour(thumbnail, mask, 8.0).tolist() == [240, 236, 240]
 
 
+def test_glass_colour_ignores_white_filler_but_believes_white_glass():
+    mask = disc()
+    thumbnail = np.full((100, 100, 3), 255, np.uint8)
+    assert glass_colour(thumbnail, mask, 8.0).tolist() == [255, 255, 255]
+    thumbnail[40:60] = (243, 240, 243)
+    thumbnail[:, 30:70] = (243, 240, 243)
+    thumbnail[mask] = (200, 100, 160)
+    assert glass_colour(thumbnail, mask, 8.0).tolist() == [243, 240, 243]
+
+
 def test_glass_colour_of_a_picture_without_glass_is_light():
     thumbnail = np.random.default_rng(0).normal((220, 150, 190), 8, (60, 60, 3)).astype(np.uint8)
     white = glass_colour(thumbnail, np.ones((60, 60), bool), 8.0)

@@ -19,6 +19,8 @@ GLASS_OD, TISSUE_OD = 0.03, 0.12
 GROW_UM, SMOOTH_UM = 40.0, 16.0
 # Glass next to tissue, from which the background colour is taken.
 RIM_UM = 200.0
+LEAST_GLASS_PX = 50
+LEAST_SCANNED_FRACTION = 0.2
 
 
 def glass_to_tissue(relative_od: NDArray[np.floating]) -> NDArray[np.floating]:
@@ -60,7 +62,8 @@ def glass_colour(
     um_per_px
         Resolution of both.
 
-    The lighter half of the pixels round the tissue is taken, so that ink and dirt do not count; a
+    The lighter half of the pixels round the tissue is taken, so that ink and dirt do not count, and
+    without pure white, with which scanners fill what they did not scan, if other glass is left; a
     picture without glass has the colour `tissue.background_colour` finds in all of it.
     """
     from scipy import ndimage
@@ -72,7 +75,10 @@ def glass_colour(
     )
     for is_glass in ((away_um > GROW_UM) & (away_um < RIM_UM), ~mask):
         pixels = thumbnail[is_glass]
-        if len(pixels) >= 50:
+        scanned = pixels[pixels.min(axis=1) < 255]
+        if len(scanned) >= LEAST_SCANNED_FRACTION * len(pixels):
+            pixels = scanned
+        if len(pixels) >= LEAST_GLASS_PX:
             lightness = pixels.min(axis=1)
             white = np.median(pixels[lightness >= np.median(lightness)], axis=0)
             if white.min() > 150:
