@@ -273,3 +273,23 @@ def _tensor(rgb):
 
 def _as_batch(statistics):
     return ClassStatistics(*(getattr(statistics, n)[None] for n in statistics.__annotations__))
+
+
+def test_white_is_that_of_the_glass_not_of_pale_tissue_beside_it():
+    od = torch.full((1, 3, 40, 40), 0.05)
+    od[..., :6] = 0.17
+    od[..., 20:] = 0.6
+    group_logits = torch.zeros(1, 3, 20, 20)
+    group_logits[:, 0] = 2.0
+    _, groups = class_sums(
+        od_to_rgb(od.movedim(1, -1)).movedim(-1, 1), group_logits[:, :1], group_logits
+    )
+    side = ClassStatistics(torch.ones(1), torch.zeros(1, 1), groups[:, :1], groups)
+    assert white_point(side)[0].tolist() == pytest.approx([0.05] * 3, abs=0.025)
+
+
+def test_white_is_the_usual_one_where_there_is_no_glass():
+    moments = torch.zeros(1, 3, 16)
+    moments[0, 2, :4] = torch.tensor([100.0, 60.0, 80.0, 50.0])
+    side = ClassStatistics(torch.ones(1), torch.zeros(1, 1), moments, moments)
+    assert white_point(side)[0].tolist() == pytest.approx([0.04] * 3, abs=1e-3)

@@ -15,7 +15,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
+from stainfuser.nn.colour_moments import ColourMoments, tissue_moments
 from stainfuser.nn.recolour import RecolouringBatch
 from stainfuser.seeds import generator
 from stainfuser.stain.not_he import draw_not_he
@@ -116,6 +118,35 @@ def prepare_image(
         tuple(_subsampled(labels, f) for f in factors),
         stain_directions(rgb_to_od(rgb[::2, ::2])),
     )
+
+
+def starting_classes(
+    images: Sequence[TrainingImage], classes: int, tile_px: int, seed: int
+) -> tuple[Tensor, float]:
+    """Return cluster centres (classes, RELATIVE_COLOURS) of relative colours, and their variance.
+
+    Before anything is learned these are the tissue classes: the same place among a slide's
+    colours, which a change of stain hardly moves.
+    """
+    from sklearn.cluster import KMeans
+
+    rng = generator(seed, "operator_head", "classes")
+    colours = [_relative_colours(image, tile_px, rng) for image in images for _ in range(6)]
+    points = np.concatenate(colours)
+    fitted = KMeans(classes, n_init=2, random_state=int(rng.integers(2**31))).fit(points)
+    variance = float(fitted.inertia_) / points.size
+    return torch.from_numpy(fitted.cluster_centers_).float(), variance
+
+
+def _relative_colours(
+    image: TrainingImage, tile_px: int, rng: np.random.Generator, count: int = 200
+) -> NDArray[np.float32]:
+    """Return (count, RELATIVE_COLOURS) pixels of one tile."""
+    tile, _ = _draw_tile(image, _draw_scale(image, rng), tile_px, rng)
+    od = torch.from_numpy(rgb_to_od(tile)).permute(2, 0, 1)[None]
+    relative = ColourMoments(tissue_moments(od)).standardized(od)
+    pixels = F.avg_pool2d(relative, 2).flatten(2)[0].T.numpy()
+    return pixels[rng.permutation(len(pixels))[:count]]
 
 
 def draw_batch(

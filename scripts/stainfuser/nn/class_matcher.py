@@ -27,7 +27,7 @@ from stainfuser.nn.operator_solve import (
 MAX_SHIFT_OD = 0.25
 MAX_LOG_WEIGHT = 5.0
 # Pull of the ridge on linear and quadratic features before training: a few per cent of the mass.
-LINEAR_PULL, QUADRATIC_PULL = 0.003, 0.03
+LINEAR_PULL, QUADRATIC_PULL = 1e-3, 1e-2
 # Per class, source and target: mean, spread (3 each), share; misfit of the mean (3), distance.
 TOKEN_INPUTS = 18
 
@@ -105,9 +105,6 @@ class ClassMatcher(nn.Module):
             nn.init.zeros_(layer.bias)
         with torch.no_grad():
             self.write.bias[1:3] = 3.0
-            # Named classes lead until the learned ones mean something.
-            self.first_bias = nn.Parameter(torch.zeros(params.classes + EXTRA_CLASSES))
-            self.first_bias[: params.classes] = -2.0
         self.log_pull = nn.Parameter(torch.tensor([LINEAR_PULL, QUADRATIC_PULL]).log())
 
     def forward(
@@ -125,7 +122,7 @@ class ClassMatcher(nn.Module):
         known += [torch.log(share + 1e-4)[..., None] / 4 for share in shares]
         known += [relative_features(means) @ start - wanted, (means - wanted).abs().sum(-1, True)]
         tokens = torch.cat(known, dim=-1)
-        first = common * self._bounded(self.first_weight(tokens)[..., 0] + self.first_bias).exp()
+        first = common * self._bounded(self.first_weight(tokens)[..., 0]).exp()
         pull = self.log_pull.exp().expand(len(means), 2)
         draft = _solve(means, spreads, wanted, wanted_spreads, first, start, pull)
 
@@ -143,7 +140,7 @@ class ClassMatcher(nn.Module):
         mended_spreads = drafted_spreads + spread_trust * (wanted_spreads - drafted_spreads)
         # A class the target lacks can speak too, by what was drafted for it and its shift.
         evidence = common + (1 - trust[..., 0]) * shares[0] / 2
-        weights = evidence * self._bounded(log_weight[..., 0] + self.first_bias).exp()
+        weights = evidence * self._bounded(log_weight[..., 0]).exp()
         pull = pull * self._bounded(softer).exp()
         relative = _solve(means, spreads, mended, mended_spreads, weights, start, pull)
         gains = torch.diagonal(start[:, LINEAR], dim1=1, dim2=2)

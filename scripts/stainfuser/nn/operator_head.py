@@ -34,6 +34,10 @@ from stainfuser.nn.od_torch import rgb_to_od
 from stainfuser.nn.operator_safety import Solution, safe_solution
 
 CONFIG_NAME, WEIGHTS_NAME = "config.json", "model.safetensors"
+# Factor on the logits of the named groups before their pixels are counted.
+GROUP_SHARPNESS = 4.0
+# Densest channel, OD, above which nothing is glass, and how soft that limit is.
+MAX_GLASS_OD, GLASS_OD_SOFTNESS = 0.28, 0.03
 # Smaller images are continued by their last row and column.
 MIN_SIDE_PX = 16
 # Pixels that are encoded at a time at inference.
@@ -80,6 +84,11 @@ class OperatorHead(nn.Module):
             nn.SiLU(),
             nn.Conv2d(half + 16, params.classes + len(GROUPS), 1),
         )
+        with torch.no_grad():
+            # Until it has learned better, everything is tissue.
+            self.assign[2].bias[params.classes :] = torch.tensor([-2.0, -2.0, 0.0])
+        # Where a colour lies among the slide's colours; `start_classes` gives it a meaning.
+        self.assign_colour = nn.Conv2d(RELATIVE_COLOURS, params.classes, 1)
         self.is_he = nn.Sequential(
             nn.Linear(params.context_width + len(GROUPS), 32), nn.SiLU(), nn.Linear(32, 1)
         )
@@ -121,7 +130,18 @@ class OperatorHead(nn.Module):
         hidden = encoded.half + _resized(self.up_half(hidden), encoded.half)
         hidden = self.mix_half(_film(hidden, self.film_half(look)))
         logits = self.assign(torch.cat([hidden, encoded.relative], dim=1))
-        return logits.split([self.params.classes, len(GROUPS)], dim=1)
+        classes, groups = logits.split([self.params.classes, len(GROUPS)], dim=1)
+        return classes + self.assign_colour(encoded.relative), groups
+
+    @torch.no_grad()
+    def start_classes(self, centres: Tensor, variance: float) -> None:
+        """Let the classes begin as clusters of relative colours, before anything is learned.
+
+        `centres` (K, RELATIVE_COLOURS) of `ColourMoments.standardized`; `variance` within one.
+        The log-density of equal Gaussians is linear in the colour, up to what all share.
+        """
+        self.assign_colour.weight.copy_(centres[..., None, None] / variance)
+        self.assign_colour.bias.copy_(-centres.square().sum(-1) / (2 * variance))
 
     def statistics(self, rgb: Tensor) -> tuple[ClassStatistics, Tensor]:
         """Return the statistics of (B, n, 3, H, W) tiles of B slides, and the group logits."""
@@ -240,7 +260,13 @@ def class_sums(rgb: Tensor, logits: Tensor, group_logits: Tensor) -> tuple[Tenso
     od = F.avg_pool2d(rgb_to_od(rgb), 2, ceil_mode=True, count_include_pad=False)
     moments = pixel_moments(od)
     classes = logits.flatten(2).softmax(dim=1) @ moments
-    groups = group_logits.detach().flatten(2).softmax(dim=1) @ moments
+    # Sharpened, or the little doubt about much tissue would outweigh a little glass; and glass is
+    # light, whatever the network says.
+    share = (GROUP_SHARPNESS * group_logits.detach().flatten(2)).softmax(dim=1)
+    is_light = torch.sigmoid((MAX_GLASS_OD - od.amax(1).flatten(1)) / GLASS_OD_SOFTNESS)
+    glass, nuclei, other = share.unbind(1)
+    share = torch.stack([glass * is_light, nuclei, other + glass * (1 - is_light)], dim=1)
+    groups = share @ moments
     return classes, groups
 
 

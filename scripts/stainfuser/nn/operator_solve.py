@@ -15,7 +15,9 @@ from stainfuser.nn.od_torch import LUMINANCE, MAX_OD, QUADRATIC_FEATURES, quadra
 # Glass as scanners show it, and the share of the pixels that this expectation weighs: it decides
 # where an image shows no glass.
 USUAL_WHITE_OD = 0.04
-USUAL_WHITE_FRACTION = 0.004
+USUAL_WHITE_FRACTION = 0.002
+# Pale tissue among the glass makes it darker and uneven: this many deviations are taken back.
+PALE_TISSUE_SPREADS = 0.7
 # The channel-wise starting point stretches no channel more than this.
 MAX_GAIN = 3.0
 RELATIVE_FEATURES = QUADRATIC_FEATURES - 1
@@ -31,8 +33,12 @@ def white_point(statistics: ClassStatistics) -> Tensor:
     """Return (..., 3): the OD of the glass; `USUAL_WHITE_OD` where the tiles show none."""
     background = statistics.groups[..., 0, :]
     expected = USUAL_WHITE_FRACTION * statistics.groups[..., 0].sum(-1, keepdim=True) + 1e-6
-    total = background[..., 1:4] + expected * USUAL_WHITE_OD
-    return total / (background[..., :1] + expected)
+    total = background[..., :1] + expected
+    mean = (background[..., 1:4] + expected * USUAL_WHITE_OD) / total
+    # Of the products only the squares: rr, gg, bb of the upper triangle.
+    squares = (background[..., (4, 7, 9)] + expected * USUAL_WHITE_OD**2) / total
+    spread = (squares - mean.square()).clamp(min=1e-8).sqrt()
+    return (mean - PALE_TISSUE_SPREADS * spread).clamp(min=0.0)
 
 
 def tissue_mean(statistics: ClassStatistics, white: Tensor) -> Tensor:

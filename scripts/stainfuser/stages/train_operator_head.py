@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from stainfuser.diffusion.head_data import TrainingImage, prepare_image
+from stainfuser.diffusion.head_data import TrainingImage, prepare_image, starting_classes
 from stainfuser.diffusion.head_evaluation import (
     all_arms,
     evaluate_fan,
@@ -33,6 +33,8 @@ from stainfuser.seeds import derive_seed
 from stainfuser.stamps import make_stamp
 
 LOGGER = logging.getLogger("stainfuser")
+# Factor on the variance of the starting classes: softer ones are easier to move.
+STARTING_SOFTNESS = 2.0
 # Every so manieth pair of protocols of the mosaics is measured after training.
 FAN_STEP = 4
 
@@ -94,9 +96,10 @@ def train_operator_head(
     with exclusive_folder(work_dir):
         torch.manual_seed(derive_seed(seed, "operator_head", "weights"))
         images = _training_images(images_dir, entries, tile_px, split_path)
-        head, losses = train_head(
-            OperatorHead(params), images, options, seed=seed, work_dir=work_dir
-        )
+        head = OperatorHead(params)
+        centres, variance = starting_classes(images, classes, tile_px, seed)
+        head.start_classes(centres, STARTING_SOFTNESS * variance)
+        head, losses = train_head(head, images, options, seed=seed, work_dir=work_dir)
     configuration = params.to_dict() | vars(options) | {"seed": seed}
     stamp = make_stamp("train_operator_head", configuration, split_sha256=sha256_file(split_path))
     head.save_pretrained(head_dir, stamp)

@@ -14,9 +14,9 @@ from stainfuser.stain.optical_density import rgb_to_od
 
 BACKGROUND, NUCLEI, OTHER = 0, 1, 2
 # Glass: within this optical density (mean of the channels) of the image's brightest pixels.
-GLASS_OD = 0.10
+GLASS_OD = 0.08
 # A brightest percentile darker than this is tissue, not glass.
-MAX_GLASS_OD = 0.22
+MAX_GLASS_OD = 0.20
 # Red absorption of a nucleus, at the least: eosin hardly absorbs red.
 MIN_NUCLEAR_RED_OD = 0.25
 # Otsu separates nuclei only where both classes differ by this much red absorption.
