@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stainfuser.errors import ConfigError, InputError
+from stainfuser.files import sha256_file
 from stainfuser.io.image_store import ImageStore
 from stainfuser.io.shards import ShardDraft, write_shard
 from stainfuser.logs import LOGGER, progress
@@ -171,10 +172,13 @@ def _make_neural_transfer(
     seed: int,
 ) -> tuple[Transfer, dict[str, str]]:
     # torch is imported for these methods alone: it takes seconds.
-    from stainfuser.files import sha256_file
+    import torch
+
     from stainfuser.nn.feature_networks import load_feature_network
     from stainfuser.nn.gram_style import GramStyle, GramStyleOptions
 
+    # One thread: sums over threads would depend on the machine.
+    torch.set_num_threads(1)
     network = load_feature_network(
         str(options["feature_network"]),
         feature_weights,

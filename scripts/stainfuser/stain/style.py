@@ -28,6 +28,13 @@ SAMPLE_PIXELS = 4096
 HALF_TRUST_FRACTION = 0.06
 # Fraction of glass at which the target's white is believed by half; below it is a pale cell.
 KNOWN_WHITE_FRACTION = 0.01
+# Below this fraction of the pixels a class is not there.
+ABSENT_FRACTION = 1e-3
+# Difference between the channels of a white, optical density, at which it is doubted by half: glass
+# is grey, pale cytoplasm is not.
+TINTED_WHITE_OD = 0.07
+# Mean red optical densities of both tissue classes closer than this: one kind of tissue in view.
+MIN_CLASS_CONTRAST_OD = 0.06
 # Added to variances, OD^2: about the noise of a JPEG.
 NOISE_VARIANCE = 3e-4
 # Contrast within a class may change by this factor, per channel by a little more, and differ from
@@ -51,8 +58,6 @@ class Look:
         haematoxylin and eosin.
     mass, mean, covariance
         Per class, (3,) fraction of the pixels, (3, 3) and (3, 3, 3) in optical density.
-    tissue_mean, tissue_std
-        (3,) of all that is not background.
     white
         (3,) optical density of the glass.
     """
@@ -62,8 +67,6 @@ class Look:
     mass: Array
     mean: Array
     covariance: Array
-    tissue_mean: Array
-    tissue_std: Array
     white: Array
 
 
@@ -106,25 +109,21 @@ def measure_look(image: NDArray[np.uint8]) -> Look:
     step = max(1, int(np.ceil(np.sqrt(image.shape[0] * image.shape[1] / SAMPLE_PIXELS))))
     pixels = image[step // 2 :: step, step // 2 :: step].reshape(-1, 3)
     od = rgb_to_od(pixels).astype(np.float64)
-    classes = soft_classes(pixels).astype(np.float64)
+    classes = _join_alike(od, soft_classes(pixels).astype(np.float64))
     moments = [_moments(od, classes[:, index]) for index in range(3)]
-    tissue = _moments(od, 1.0 - classes[:, BACKGROUND])
     return Look(
         od=od,
         classes=classes,
         mass=np.array([m[0] for m in moments]),
         mean=np.stack([m[1] for m in moments]),
         covariance=np.stack([m[2] for m in moments]),
-        tissue_mean=tissue[1],
-        tissue_std=np.sqrt(np.diag(tissue[2])),
         white=_white(od, classes[:, BACKGROUND]),
     )
 
 
 def fit_style(source: Look, target: Look) -> StyleMap:
     """Fit the map that carries the stain of `source` to that of `target` (see the module)."""
-    believed = 1.0 / (1.0 + np.square(KNOWN_WHITE_FRACTION / max(target.mass[BACKGROUND], 1e-9)))
-    new_white = source.white + believed * (target.white - source.white)
+    new_white = source.white + _trust_in_white(target) * (target.white - source.white)
     has_tissue = [look.mass[list(TISSUE_CLASSES)].sum() > 1e-3 for look in (source, target)]
     if not all(has_tissue):
         return StyleMap(_affine(np.zeros(3), np.ones(3)), source.white, source.white)
@@ -169,12 +168,46 @@ def monge_kantorovich(source: Array, target: Array) -> Array:
 
 
 def _gain_map(source: Look, target: Look) -> Array:
-    """Return the (10, 3) map that matches mean and spread of all tissue, per channel."""
-    by_mean = (target.tissue_mean + 0.05) / (source.tissue_mean + 0.05)
-    gain = (target.tissue_std + 0.01) / (source.tissue_std + 0.01)
+    """Return the (10, 3) map that matches mean and spread of tissue per channel.
+
+    A tissue class that only one of the images shows is left out.
+    """
+    common = (source.mass[1:] > ABSENT_FRACTION) & (target.mass[1:] > ABSENT_FRACTION)
+    (source_mean, source_std), (target_mean, target_std) = (
+        _mixture(look, common if common.any() else ~common) for look in (source, target)
+    )
+    by_mean = (target_mean + 0.05) / (source_mean + 0.05)
+    gain = (target_std + 0.01) / (source_std + 0.01)
     gain = np.clip(gain, by_mean / MAX_GAIN_EXCESS, by_mean * MAX_GAIN_EXCESS)
     gain = np.clip(gain, 1 / MAX_GAIN, MAX_GAIN)
-    return _affine(target.tissue_mean - gain * source.tissue_mean, gain)
+    return _affine(target_mean - gain * source_mean, gain)
+
+
+def _mixture(look: Look, chosen: NDArray[np.bool_]) -> tuple[Array, Array]:
+    """Return mean and standard deviation, (3,) each, of the chosen tissue classes together."""
+    shares = look.mass[1:] * chosen
+    shares = shares / max(shares.sum(), 1e-9)
+    means, variances = look.mean[1:], np.diagonal(look.covariance[1:], axis1=1, axis2=2)
+    mean = shares @ means
+    return mean, np.sqrt(shares @ (variances + np.square(means - mean)))
+
+
+def _trust_in_white(look: Look) -> float:
+    """Return how far the white of an image is believed to be its glass, in [0, 1]."""
+    rarity = KNOWN_WHITE_FRACTION / max(float(look.mass[BACKGROUND]), 1e-9)
+    tint = float(np.ptp(look.white)) / TINTED_WHITE_OD
+    return 1.0 / ((1.0 + rarity**2) * (1.0 + tint**4))
+
+
+def _join_alike(od: Array, classes: Array) -> Array:
+    """Give all tissue to eosin where the two tissue classes hardly differ."""
+    mass = classes.sum(axis=0) + 1e-9
+    red = od[:, 0] @ classes / mass
+    if red[1] - red[2] >= MIN_CLASS_CONTRAST_OD:
+        return classes
+    joined = np.zeros_like(classes)
+    joined[:, 0], joined[:, 2] = classes[:, 0], classes[:, 1] + classes[:, 2]
+    return joined
 
 
 def _affine(offset: Array, gain: Array) -> Array:
