@@ -10,6 +10,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from stainfuser.diffusion import diffusion_phase
 from stainfuser.diffusion.pipeline import StainFuserPipeline
@@ -268,3 +270,78 @@ def test_a_learning_rate_that_explodes_stops_the_run(pairs, tmp_path):
     with pytest.raises(TrainingError, match="finite"):
         train(tmp_path, pairs, learning_rate=1e30, steps=20)
     assert not (tmp_path / "model").exists()
+
+
+@pytest.fixture(scope="module")
+def stable_diffusion(tmp_path_factory):
+    """Return a folder with the layout of Stable Diffusion and a thousandth of its weights."""
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+
+    folder = tmp_path_factory.mktemp("base")
+    torch.manual_seed(0)
+    AutoencoderKL(
+        block_out_channels=(8,) * 4,
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        norm_num_groups=4,
+    ).save_pretrained(folder / "vae")
+    UNet2DConditionModel(
+        block_out_channels=(8, 8, 16, 16),
+        layers_per_block=1,
+        attention_head_dim=2,
+        cross_attention_dim=16,
+        norm_num_groups=4,
+        use_linear_projection=True,
+    ).save_pretrained(folder / "unet")
+    return folder
+
+
+SD21 = dict(
+    preset="sd21",
+    objective="epsilon",
+    context_tokens=None,
+    crop_px=64,
+    steps=2,
+    half_resolution_probability=0.5,
+    held_out_source_fraction=0.0,
+    held_out_target_fraction=0.0,
+    validation_pairs=1,
+)
+
+
+def test_sd21_trains_what_the_paper_trains(stable_diffusion, tmp_path):
+    train(
+        tmp_path,
+        write_pairs(tmp_path / "pairs.h5", side=128),
+        base_model=str(stable_diffusion),
+        **SD21,
+    )
+    pipeline = StainFuserPipeline.from_pretrained(tmp_path / "model")
+    assert (pipeline.config.preset, pipeline.config.target_range) == ("sd21", "zero_one")
+    before = load_file(stable_diffusion / "unet" / "diffusion_pytorch_model.safetensors")
+    after = pipeline.unet.state_dict()
+    changed = {key.split(".")[0] for key in before if not torch.equal(before[key], after[key])}
+    assert changed == {"up_blocks", "conv_norm_out", "conv_out"}
+    vae = load_file(stable_diffusion / "vae" / "diffusion_pytorch_model.safetensors")
+    assert all(torch.equal(vae[key], value) for key, value in pipeline.vae.state_dict().items())
+    assert any(block.weight.any() for block in pipeline.controlnet.controlnet_down_blocks)
+    for path in (tmp_path / "model").rglob("*.json"):
+        assert str(stable_diffusion) not in path.read_text()
+
+
+def test_sd21_without_a_base_is_refused(pairs, stable_diffusion, tmp_path):
+    larger = write_pairs(tmp_path / "pairs.h5", side=64)
+    with pytest.raises(ConfigError, match=r"train\.base_model"):
+        train(tmp_path, larger, base_model=None, **SD21)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="has no usable vae"):
+        train(tmp_path, larger, base_model=str(tmp_path / "empty"), **SD21)
+    with pytest.raises(ConfigError, match="no part 'decoder'"):
+        train(
+            tmp_path,
+            larger,
+            base_model=str(stable_diffusion),
+            **{**SD21, "trained_unet_parts": ["decoder"]},
+        )
+    with pytest.raises(InputError, match="smaller than the network's 64 px"):
+        train(tmp_path, pairs, base_model=str(stable_diffusion), **SD21)

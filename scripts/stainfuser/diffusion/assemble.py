@@ -86,6 +86,8 @@ def sd21_pipeline(
             encoder_hid_dim=vae.config.latent_channels,
             encoder_hid_dim_type="text_proj",
         )
+        # diffusers leaves what a checkpoint lacks as it finds the memory.
+        unet.encoder_hid_proj.reset_parameters()
         controlnet = ControlNetModel.from_unet(unet)
     for network in (vae, unet, controlnet):
         # The folder it came from is nobody's business but the user's.

@@ -136,7 +136,11 @@ def train_normalizer(
         images = PairImages(pairs)
         split = split_pairs(pairs.planned, seed, held_out_source_fraction, held_out_target_fraction)
         fingerprint = _fingerprint(images, split)
-        stamp = make_stamp("train_normalizer", {**options, "seed": seed}, pairs_sha256=fingerprint)
+        stamp = make_stamp(
+            "train_normalizer",
+            _without_folders({**options, "seed": seed}),
+            pairs_sha256=fingerprint,
+        )
         folder = _work_folder(Path(work_dir), stamp, threads)
         parameters = _parameters(options, images)
         result = train_pipeline(images, split, parameters, accelerator, folder, seed, pairs.mpp)
@@ -149,6 +153,13 @@ def train_normalizer(
             draw_curves(curves_path, result.rows)
             _write_losses(losses_path, result.rows)
             _write_model(result.trained, Path(model_dir), folder, stamp)
+
+
+def _without_folders(options: dict[str, Any]) -> dict[str, Any]:
+    """Keep of a local base model its name: no product tells where files lie."""
+    base = options["base_model"]
+    is_folder = base is not None and Path(base).exists()
+    return {**options, "base_model": Path(base).name if is_folder else base}
 
 
 def _check_options(options: dict[str, Any]) -> None:
