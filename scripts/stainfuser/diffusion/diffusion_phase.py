@@ -13,11 +13,11 @@ from torch.nn import functional as F
 
 from stainfuser.diffusion.augmentation import draw_stain_maps, is_realistic
 from stainfuser.diffusion.context import StainTarget, flatten_tokens, reduce_tokens
+from stainfuser.diffusion.encoding import encode_latents, encode_start, to_range
 from stainfuser.diffusion.objectives import Objective
 from stainfuser.diffusion.pairs import PairImages, as_tensor, draw_rows
-from stainfuser.diffusion.pipeline import StainFuserPipeline, encode_start
+from stainfuser.diffusion.pipeline import StainFuserPipeline
 from stainfuser.diffusion.sampling import class_labels, control_image, predict
-from stainfuser.diffusion.target_encoder import encode_latents, to_range
 from stainfuser.nn.stain_statistics import stain_statistics
 from stainfuser.seeds import generator
 

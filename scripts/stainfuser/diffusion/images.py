@@ -46,6 +46,18 @@ def to_uint8(image: Tensor) -> NDArray[np.uint8]:
     return scaled.permute(1, 2, 0).contiguous().cpu().numpy()
 
 
+def collected(results: list[Tensor], output_type: str) -> Any:
+    """Return what `output_type` names; stacked if all have one size."""
+    if output_type in ("np", "pil"):
+        arrays = [to_uint8(result) for result in results]
+        if output_type == "pil":
+            from PIL import Image
+
+            return [Image.fromarray(array) for array in arrays]
+        return np.stack(arrays) if len({array.shape for array in arrays}) == 1 else arrays
+    return torch.stack(results) if len({r.shape for r in results}) == 1 else results
+
+
 def reflect_pad(image: Tensor, multiple: int) -> Tensor:
     """Pad (..., H, W) at the bottom and right to multiples by mirroring, whatever the size."""
     for dim in (-2, -1):

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from diffusers import DiffusionPipeline
 from diffusers.utils import BaseOutput
@@ -16,24 +15,26 @@ from torch import Tensor
 
 from stainfuser import __version__
 from stainfuser.diffusion.context import StainTarget
-from stainfuser.diffusion.images import image_list, reflect_pad, to_uint8
-from stainfuser.diffusion.model_folder import check_component, check_finite, read_model_index
-from stainfuser.diffusion.objectives import objective_named
-from stainfuser.diffusion.published import load_published, save_published
-from stainfuser.diffusion.sampling import class_labels, control_image, denoise, predict
-from stainfuser.diffusion.target_encoder import (
-    encode_latents,
+from stainfuser.diffusion.encoding import (
+    encode_start,
     encode_target,
     join_targets,
     to_range,
 )
+from stainfuser.diffusion.images import collected, image_list, reflect_pad
+from stainfuser.diffusion.model_folder import (
+    align,
+    check_component,
+    check_finite,
+    read_model_index,
+)
+from stainfuser.diffusion.objectives import objective_named
+from stainfuser.diffusion.published import PublishedLayout
+from stainfuser.diffusion.sampling import class_labels, control_image, denoise, predict
 from stainfuser.errors import InputError
-from stainfuser.nn.stain_statistics import StainStatistics, match_statistics, stain_statistics
+from stainfuser.nn.stain_statistics import StainStatistics, stain_statistics
 from stainfuser.nn.token_attention import WeightedTokenProcessor
 
-# Resolution and side of the tiles the published model normalises.
-PUBLISHED_MPP = 0.5
-PUBLISHED_PATCH_PX = 512
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
 
 
@@ -44,7 +45,7 @@ class StainFuserOutput(BaseOutput):
     images: Any
 
 
-class StainFuserPipeline(DiffusionPipeline):
+class StainFuserPipeline(PublishedLayout, DiffusionPipeline):
     """Conditional latent diffusion for stain normalisation.
 
     The source's pixels steer the structure through a ControlNet; the target's VAE latents are the
@@ -132,43 +133,8 @@ class StainFuserPipeline(DiffusionPipeline):
         for name in components:
             module = getattr(pipeline, name)
             check_finite(module, folder / name)
-            _align(module)
+            align(module)
         return pipeline
-
-    @classmethod
-    def from_single_file(
-        cls,
-        path: str | Path,
-        config: Mapping[str, Any] | str | Path | None = None,
-        torch_dtype: torch.dtype = torch.float32,
-    ) -> StainFuserPipeline:
-        """Load the published StainFuser checkpoint (see `published.load_published`).
-
-        `config` is None for SD 2.1-base, or holds the diffusers configurations of "unet", "vae"
-        and "scheduler". Values are fed in the published ranges.
-        """
-        pipeline = cls(
-            **load_published(path, config),
-            preset="sd21",
-            objective="epsilon",
-            mpp=PUBLISHED_MPP,
-            patch_size=PUBLISHED_PATCH_PX,
-            target_range="zero_one",
-            control_range="zero_one",
-        )
-        for name in ("vae", "unet", "controlnet"):
-            module = getattr(pipeline, name)
-            check_finite(module, path)
-            _align(module)
-        return pipeline if torch_dtype == torch.float32 else pipeline.to(torch_dtype)
-
-    def save_single_file(self, path: str | Path) -> None:
-        """Write the networks in the published layout, as one safetensors file."""
-        if self.config.preset != "sd21":
-            raise InputError(
-                path, f"preset {self.config.preset} has no published layout", "use save_pretrained"
-            )
-        save_published(path, vae=self.vae, unet=self.unet, controlnet=self.controlnet)
 
     @property
     def latent_factor(self) -> int:
@@ -259,7 +225,7 @@ class StainFuserPipeline(DiffusionPipeline):
                 clean = self._sample(tiles, targets, steps, seed, start, pooled)
                 results.extend(self._as_output(clean, tiles.shape[-2:], output_type))
                 bar.update(len(chunk))
-        return StainFuserOutput(images=_collected(results, output_type))
+        return StainFuserOutput(images=collected(results, output_type))
 
     def _sample(
         self,
@@ -330,21 +296,6 @@ class StainFuserPipeline(DiffusionPipeline):
         return steps
 
 
-def encode_start(
-    vae: Any, rgb: Tensor, own: StainStatistics, other: StainStatistics, start: str
-) -> Tensor:
-    """Return the latents a bridge starts from: (N, 3, H, W) in [0, 1] → (N, C, h, w)."""
-    if start == "statistics":
-        rgb = match_statistics(rgb, own, other)
-    return encode_latents(vae, to_range(rgb, "minus_one_one"))
-
-
-def _align(module: torch.nn.Module) -> None:
-    """Move weights out of the mapped file, whose alignment changes the last bits of results."""
-    for tensor in module.parameters():
-        tensor.data = tensor.data.clone()
-
-
 def _initial_seed(generator: torch.Generator | int | None) -> int:
     if isinstance(generator, torch.Generator):
         # Drawing moves the generator on, so that two calls with it differ, as usual.
@@ -357,15 +308,3 @@ def _check_count(name: str, found: int, sources: int) -> None:
         raise InputError(
             name, f"{found} for {sources} sources", "pass one for all, or one for each source"
         )
-
-
-def _collected(results: list[Tensor], output_type: str) -> Any:
-    """Return what `output_type` names; stacked if all have one size."""
-    if output_type in ("np", "pil"):
-        arrays = [to_uint8(result) for result in results]
-        if output_type == "pil":
-            from PIL import Image
-
-            return [Image.fromarray(array) for array in arrays]
-        return np.stack(arrays) if len({array.shape for array in arrays}) == 1 else arrays
-    return torch.stack(results) if len({r.shape for r in results}) == 1 else results

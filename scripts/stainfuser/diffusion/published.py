@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from stainfuser.diffusion.model_folder import align, check_finite
 from stainfuser.errors import InputError
 from stainfuser.files import atomic_path
 
@@ -26,6 +27,9 @@ PARTS = {"vae": "encoder.", "controlnet": "conditioner.", "unet": "noise_predict
 PROJECTOR = ("encoder_projector.", "encoder_hid_proj.")
 # Names of the top level under which training scripts like to wrap a state dict.
 WRAPPERS = ("state_dict", "model")
+# Resolution and side of the tiles the published model normalises.
+PUBLISHED_MPP = 0.5
+PUBLISHED_PATCH_PX = 512
 REMEDY = "give the published StainFuser checkpoint, and the configuration it was trained with"
 
 # SD 2.1-base (stabilityai/stable-diffusion-2-1-base), the parts that differ from the defaults.
@@ -53,6 +57,45 @@ SD21_BASE: dict[str, dict[str, Any]] = {
         "timestep_spacing": "leading",
     },
 }
+
+
+class PublishedLayout:
+    """What a pipeline needs to read and write the published layout."""
+
+    @classmethod
+    def from_single_file(
+        cls,
+        path: str | Path,
+        config: Mapping[str, Any] | str | Path | None = None,
+        torch_dtype: torch.dtype = torch.float32,
+    ) -> Any:
+        """Load the published StainFuser checkpoint (see `load_published`).
+
+        `config` is None for SD 2.1-base, or holds the diffusers configurations of "unet", "vae"
+        and "scheduler". Values are fed in the published ranges.
+        """
+        pipeline = cls(
+            **load_published(path, config),
+            preset="sd21",
+            objective="epsilon",
+            mpp=PUBLISHED_MPP,
+            patch_size=PUBLISHED_PATCH_PX,
+            target_range="zero_one",
+            control_range="zero_one",
+        )
+        for name in ("vae", "unet", "controlnet"):
+            module = getattr(pipeline, name)
+            check_finite(module, path)
+            align(module)
+        return pipeline if torch_dtype == torch.float32 else pipeline.to(torch_dtype)
+
+    def save_single_file(self, path: str | Path) -> None:
+        """Write the networks in the published layout, as one safetensors file."""
+        if self.config.preset != "sd21":
+            raise InputError(
+                path, f"preset {self.config.preset} has no published layout", "use save_pretrained"
+            )
+        save_published(path, vae=self.vae, unet=self.unet, controlnet=self.controlnet)
 
 
 def load_published(

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from stainfuser.diffusion.encoding import encode_latents, to_range
 from stainfuser.diffusion.pairs import PARTS, PairImages, Split, as_tensor, spread_rows
 from stainfuser.diffusion.pipeline import StainFuserPipeline
-from stainfuser.diffusion.target_encoder import encode_latents, to_range
 
 Images = list[NDArray[np.uint8]]
 ARMS = ("identity", "autoencoder", "untrained", "trained")

@@ -1,4 +1,4 @@
-"""From target images to `StainTarget`: windows, latents, tokens and statistics."""
+"""From images to what the networks see: value ranges, latents, and a target as `StainTarget`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ from torch import Tensor
 from stainfuser.diffusion.context import StainTarget, flatten_tokens, reduce_tokens
 from stainfuser.diffusion.images import reflect_pad
 from stainfuser.errors import InputError
-from stainfuser.nn.stain_statistics import StainStatistics, stain_statistics
+from stainfuser.nn.stain_statistics import (
+    StainStatistics,
+    match_statistics,
+    stain_statistics,
+)
 
 # A target image is encoded in windows of at most this side, px; their tokens are put together.
 WINDOW_PX = 512
@@ -28,6 +32,15 @@ def to_range(rgb: Tensor, name: str) -> Tensor:
 def encode_latents(vae: Any, images: Tensor) -> Tensor:
     """(N, 3, H, W) in the range the VAE is to see → scaled (N, C, h, w) mode of the posterior."""
     return vae.encode(images.to(vae.dtype)).latent_dist.mode() * vae.config.scaling_factor
+
+
+def encode_start(
+    vae: Any, rgb: Tensor, own: StainStatistics, other: StainStatistics, start: str
+) -> Tensor:
+    """Return the latents a bridge starts from: (N, 3, H, W) in [0, 1] → (N, C, h, w)."""
+    if start == "statistics":
+        rgb = match_statistics(rgb, own, other)
+    return encode_latents(vae, to_range(rgb, "minus_one_one"))
 
 
 def encode_target(
