@@ -50,9 +50,9 @@ def read_state(network: str, path: Path) -> dict[str, Tensor]:
 def _read_torch(path: Path) -> dict[str, Tensor]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
+    except pickle.UnpicklingError:
         # torch says the same of code in a pickle and of bytes that are none.
-        if zipfile.is_zipfile(path) or "Unsupported" in str(error):
+        if zipfile.is_zipfile(path) or path.read_bytes()[:1] == pickle.PROTO:
             wrong = "it holds more than tensors (code could run when it is opened)"
             raise InputError(path, wrong, "save it again as a plain state dict") from None
         raise InputError(path, "not an intact file of torch weights", _REMEDY) from None

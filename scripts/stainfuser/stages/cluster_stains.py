@@ -20,7 +20,12 @@ from stainfuser.pictures import contact_sheet, flat_patch, save_picture, split_p
 from stainfuser.seeds import derive_seed, generator
 from stainfuser.stain.clusters import Clustering, balanced_sample, fit_clusters
 from stainfuser.stain.optical_density import od_to_rgb
-from stainfuser.stain.stain_features import STAIN_FEATURES, STAIN_WEIGHTS, stain_features
+from stainfuser.stain.stain_features import (
+    STAIN_FEATURES,
+    STAIN_WEIGHTS,
+    fill_unseen,
+    stain_features,
+)
 from stainfuser.stain.target_tiles import choose_target_tiles, cut_tile
 from stainfuser.stain.tissue_features import (
     TISSUE_FEATURES,
@@ -178,9 +183,11 @@ def _measure_target(path: Path, tile_set: TileSet, count: int, seed: int) -> pd.
 
 
 def _table(slide: str, corners: NDArray[np.int64], features: NDArray[np.float64]) -> pd.DataFrame:
-    table = pd.DataFrame(
-        {"slide": slide, "row": np.arange(len(corners)), "x": corners[:, 0], "y": corners[:, 1]}
-    )
+    """Return one row per tile of a slide; `features` are (N, F) in the order of `FEATURES`."""
+    stain = fill_unseen(features[:, len(TISSUE_FEATURES) :])
+    features = np.hstack([features[:, : len(TISSUE_FEATURES)], stain])
+    columns = {"row": np.arange(len(corners)), "x": corners[:, 0], "y": corners[:, 1]}
+    table = pd.DataFrame({"slide": slide, **columns})
     # Rounded so that the last bits of a sum, which differ between machines, reach no later stage.
     return table.join(pd.DataFrame(features.round(6), columns=FEATURES))
 

@@ -27,9 +27,9 @@ SAMPLE_PIXELS = 4096
 # Fraction of the pixels at which a class is trusted by half.
 HALF_TRUST_FRACTION = 0.06
 # Fraction of glass at which the target's white is believed by half; below it is a pale cell.
-KNOWN_WHITE_FRACTION = 0.01
-# Below this fraction of the pixels a class is not there.
-ABSENT_FRACTION = 1e-3
+KNOWN_WHITE_FRACTION = 0.03
+# Below these fractions of the pixels there is no tissue, and a class is not there.
+MIN_TISSUE_FRACTION, ABSENT_FRACTION = 0.01, 1e-3
 # Difference between the channels of a white, optical density, at which it is doubted by half: glass
 # is grey, pale cytoplasm is not.
 TINTED_WHITE_OD = 0.07
@@ -44,7 +44,7 @@ MAX_CLASS_GAIN, MAX_GAIN, MAX_GAIN_EXCESS = 2.5, 3.0, 1.6
 GLASS_WEIGHT = 0.5
 # Ridge towards the gains per channel: constant, linear and quadratic coefficients.
 RIDGE = np.array([5e-5] + [5e-4] * 3 + [5e-3] * 6)
-BACKGROUND, TISSUE_CLASSES = 0, (1, 2)
+BACKGROUND = 0
 
 
 @dataclass(frozen=True)
@@ -124,8 +124,7 @@ def measure_look(image: NDArray[np.uint8]) -> Look:
 def fit_style(source: Look, target: Look) -> StyleMap:
     """Fit the map that carries the stain of `source` to that of `target` (see the module)."""
     new_white = source.white + _trust_in_white(target) * (target.white - source.white)
-    has_tissue = [look.mass[list(TISSUE_CLASSES)].sum() > 1e-3 for look in (source, target)]
-    if not all(has_tissue):
+    if min(look.mass[1:].sum() for look in (source, target)) < MIN_TISSUE_FRACTION:
         return StyleMap(_affine(np.zeros(3), np.ones(3)), source.white, source.white)
     prior = _gain_map(source, target)
     features = quadratic_features(source.od)
