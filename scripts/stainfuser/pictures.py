@@ -92,7 +92,7 @@ def save_picture(path: str | Path, picture: NDArray[np.uint8], quality: int = 90
     `quality` is that of a JPEG, which is written 4:4:4 because stains are colours.
     """
     jpeg = Path(path).suffix.lower() in {".jpg", ".jpeg"}
-    options = {"quality": quality, "subsampling": 0} if jpeg else {"optimize": True}
+    options = {"quality": quality, "subsampling": 0} if jpeg else {"compress_level": 6}
     with atomic_path(path) as partial:
         Image.fromarray(picture).save(partial, **options)
 

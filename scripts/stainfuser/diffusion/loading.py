@@ -18,12 +18,14 @@ def load_pipeline(model_dir: str | Path, device: str | None = None) -> Any:
         The folder is missing, incomplete, damaged or holds another kind of model.
     """
     import torch
+    from diffusers.utils.logging import disable_progress_bar
     from safetensors import SafetensorError
 
     from stainfuser.diffusion.pipeline import StainFuserPipeline
 
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    disable_progress_bar()
     try:
         pipe = StainFuserPipeline.from_pretrained(model_dir)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
