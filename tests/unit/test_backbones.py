@@ -12,7 +12,7 @@ from stainfuser.diffusion.sampling import predict
 from stainfuser.nn.backbones import build_controlnet, build_unet, compact_parameters
 from stainfuser.nn.stain_statistics import StainStatistics
 
-NO_STATISTICS = StainStatistics(torch.zeros(1, 3), torch.eye(3)[None], torch.zeros(1, 5))
+NO_STATISTICS = StainStatistics.of_sample(torch.zeros(1, 4, 3))
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from stainfuser.diffusion.pipeline import StainFuserPipeline
 from stainfuser.errors import ConfigError, InputError
 from stainfuser.nn.autoencoder import PatchAutoencoder
 from stainfuser.nn.backbones import build_controlnet, build_unet, compact_parameters
-from stainfuser.nn.stain_statistics import STATISTICS
+from stainfuser.nn.stain_statistics import FEATURES
 
 
 def compact_pipeline(
@@ -39,7 +39,7 @@ def compact_pipeline(
         torch.manual_seed(seed)
         vae = PatchAutoencoder(latent_patch_px, latent_channels, decoder_channels)
         parameters = compact_parameters(
-            latent_channels, 3 * latent_patch_px**2, channels, 2 * STATISTICS
+            latent_channels, 3 * latent_patch_px**2, channels, 2 * FEATURES
         )
         unet, controlnet = build_unet(parameters), build_controlnet(parameters)
     torch.nn.init.zeros_(unet.conv_out.weight)

@@ -172,7 +172,7 @@ def patch_mosaic(images: Tensor, patch_px: int) -> Tensor:
 def diffusion_loss(
     pipeline: StainFuserPipeline, objective: Objective, sampler: PairSampler, seed: int
 ) -> Callable[[nn.Module, int, int], Tensor]:
-    """Return the loss of a step: squared error of the prediction, see `Objective.example`."""
+    """Return the loss of a step, see `Objective.example` and `Objective.loss`."""
     scheduler = objective.make_scheduler()
 
     def loss_of(denoiser: nn.Module, step: int, stream: int) -> Tensor:
@@ -181,7 +181,7 @@ def diffusion_loss(
             sample, arguments, answer = _example(
                 pipeline, objective, scheduler, batch, generator(seed, "noise", step, stream)
             )
-        return F.mse_loss(denoiser(sample, *arguments).float(), answer)
+        return objective.loss(denoiser(sample, *arguments).float(), answer)
 
     return loss_of
 
@@ -203,7 +203,7 @@ def _example(
     uniform = torch.from_numpy(rng.random(len(clean), np.float32)).to(clean.device)
     example = objective.example(clean, start, noise, uniform, scheduler)
     control = control_image(to_range(batch.source, config.control_range), config.control_unshuffle)
-    labels = class_labels(pipeline.unet, own, target)
+    labels = class_labels(pipeline.unet, own, target, config.start)
     return example.sample, (example.timesteps, control, target, labels), example.answer
 
 

@@ -20,8 +20,6 @@ from stainfuser.nn.stain_statistics import (
 WINDOW_PX = 512
 # Most windows along a side of one target image, at equal distances.
 WINDOWS_PER_SIDE = 4
-# Every tile adds about this many px to the pooled statistics of a slide.
-POOLED_PX = 4096
 
 
 def to_range(rgb: Tensor, name: str) -> Tensor:
@@ -61,7 +59,7 @@ def encode_target(
     bias = None
     if context_tokens is not None:
         every, bias = reduce_tokens(every, context_tokens)
-    return StainTarget(every, bias, pooled_statistics([w.to(device) for w in windows]))
+    return StainTarget(every, bias, stain_statistics(image[None].to(device)))
 
 
 def target_windows(image: Tensor, per_side: int) -> list[Tensor]:
@@ -70,18 +68,6 @@ def target_windows(image: Tensor, per_side: int) -> list[Tensor]:
     return [
         image[:, top : top + WINDOW_PX, left : left + WINDOW_PX] for top in tops for left in lefts
     ]
-
-
-def pooled_statistics(images: list[Tensor]) -> StainStatistics:
-    """Measure (3, H, W) images of any sizes in [0, 1] as if they were one; N = 1."""
-    if len(images) == 1:
-        return stain_statistics(images[0][None])
-    strips = []
-    for image in images:
-        flat = image.flatten(1)
-        step = max(flat.shape[1] // POOLED_PX, 1)
-        strips.append(flat[:, ::step])
-    return stain_statistics(torch.cat(strips, dim=1)[None, :, None])
 
 
 def join_targets(targets: list[StainTarget]) -> StainTarget:
@@ -98,11 +84,7 @@ def join_targets(targets: list[StainTarget]) -> StainTarget:
     return StainTarget(
         tokens=torch.cat([target.tokens for target in targets]),
         token_bias=torch.cat(biases) if biases else None,
-        statistics=StainStatistics(
-            mean=torch.cat([s.mean for s in statistics]),
-            covariance=torch.cat([s.covariance for s in statistics]),
-            features=torch.cat([s.features for s in statistics]),
-        ),
+        statistics=StainStatistics.of_sample(torch.cat([s.sample for s in statistics])),
     )
 
 

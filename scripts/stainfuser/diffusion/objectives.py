@@ -23,6 +23,8 @@ from torch import Tensor
 from stainfuser.errors import ConfigError
 
 TIMESTEPS = 1000
+# Below this root mean square a bridge's loss is quadratic, latents.
+ROOT_FLOOR = 0.01
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 
 
@@ -91,6 +93,18 @@ class Objective:
         if self.name == "v_zero_snr":
             return TrainingExample(sample, times, scheduler.get_velocity(stylized, noise, times))
         return TrainingExample(sample, times, noise)
+
+    def loss(self, prediction: Tensor, answer: Tensor) -> Tensor:
+        """Return the scalar loss of (N, C, h, w) predictions.
+
+        Noise has one size, so squares are right for it. How far a source is from its target
+        differs between pairs; a bridge pays the root mean square over the channels at every
+        place, lest the farthest pairs decide alone.
+        """
+        square = (prediction - answer).square()
+        if self.name == "bridge":
+            return (square.mean(dim=1) + ROOT_FLOOR**2).sqrt().mean()
+        return square.mean()
 
 
 OBJECTIVES = {

@@ -245,7 +245,7 @@ class StainFuserPipeline(PublishedLayout, DiffusionPipeline):
             start = self._start(padded, own, target, seed)
         control = to_range(padded, self.config.control_range).to(self.unet.dtype)
         control = control_image(control, self.config.control_unshuffle)
-        labels = class_labels(self.unet, own, target)
+        labels = class_labels(self.unet, own, target, self.config.start)
 
         def call(sample: Tensor, timestep: Tensor) -> Tensor:
             times = timestep.expand(len(sample))

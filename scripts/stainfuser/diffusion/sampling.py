@@ -5,20 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from stainfuser.diffusion.context import StainTarget
 from stainfuser.diffusion.objectives import set_timesteps
-from stainfuser.nn.stain_statistics import StainStatistics
+from stainfuser.nn.stain_statistics import StainStatistics, condition_vector
 
 
-def class_labels(unet: Any, source: StainStatistics, target: StainTarget) -> Tensor | None:
-    """Return the (N, 2 D) statistics of source and target, or None for a UNet without them."""
+def class_labels(
+    unet: Any, source: StainStatistics, target: StainTarget, start: str
+) -> Tensor | None:
+    """Return what the statistics say (`condition_vector`), or None for a UNet without them."""
     if unet.config.class_embed_type is None:
         return None
-    return torch.cat([source.features, target.statistics.features], dim=1).to(unet.dtype)
+    return condition_vector(source, target.statistics, start).to(unet.dtype)
 
 
 def predict(

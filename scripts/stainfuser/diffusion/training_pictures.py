@@ -22,7 +22,7 @@ COLUMNS = ("source", "target", "untrained", "trained", "truth")
 COLOURS = {"autoencoder": "#7a5195", "diffusion": "#35618f", "validation": "#c8553d"}
 PHASE_TITLES = {
     "autoencoder": "autoencoder: mean absolute error of the round trip",
-    "diffusion": "diffusion: squared error of the prediction",
+    "diffusion": "diffusion: error of the prediction",
 }
 DPI = 120
 

@@ -1,8 +1,8 @@
 """Statistics of an image's stain in optical density, as torch tensors, and what follows from them.
 
 Stain is the lowest frequency of an image: a handful of numbers per image says most of it. They
-are handed to the diffusion model beside the target's tokens, and can move the source's statistics
-onto the target's before the model starts.
+are handed to the diffusion model beside the target's tokens, and can move the source's colours
+near the target's before the model starts.
 """
 
 from __future__ import annotations
@@ -15,41 +15,66 @@ from torch import Tensor
 # Optical density (sum of the channels) between which a pixel turns from glass to tissue.
 GLASS_OD, TISSUE_OD = 0.15, 0.6
 QUANTILES = (0.02, 0.1, 0.25, 0.4, 0.5, 0.6, 0.75, 0.9, 0.98)
-# Mean, deviation and correlations; with them, quantiles and the tissue fraction.
-MOMENTS = 9
-STATISTICS = MOMENTS + 3 * len(QUANTILES) + 1
-# Statistics are taken on at most about this many px per image.
-SAMPLE_PX = 4096
+# Equal shares of the tissue whose mean colours are told apart, along one property of the pixels.
+SHARES = 4
+# Mean, deviation, correlations; quantiles; tissue fraction; mean colours along two properties.
+FEATURES = 9 + 3 * len(QUANTILES) + 1 + 2 * 3 * SHARES
+# Pixels drawn from every image, whatever its size.
+SAMPLE_PX = 2048
+# Steps of the additive sequence that spreads points evenly over a square (Roberts 2018, R2).
+PLASTIC_STEPS = (0.7548776662466927, 0.5698402909980532)
 # Variance added to every direction before covariances are matched, OD^2.
 ROUNDING = 1e-3
+# Differences between source and target are small numbers; this brings them to about 1.
+DIFFERENCE_GAIN = 5.0
 
 
 @dataclass(frozen=True)
 class StainStatistics:
-    """Per image: `mean` (N, 3) and `covariance` (N, 3, 3) of the tissue's OD, `features` (N, D)."""
+    """Per image: `sample` (N, P, 3) OD of its pixels; `mean` (N, 3), `covariance` of its tissue."""
 
+    sample: Tensor
     mean: Tensor
     covariance: Tensor
-    features: Tensor
+
+    @classmethod
+    def of_sample(cls, sample: Tensor) -> StainStatistics:
+        """Measure (N, P, 3) optical densities."""
+        weight = tissue_weight(sample, dim=-1)
+        # One pseudo-pixel of no colour keeps an image without tissue finite.
+        total = weight.sum(dim=1) + 1.0
+        mean = (sample * weight).sum(dim=1) / total
+        centred = (sample - mean[:, None]) * weight.sqrt()
+        return cls(sample, mean, centred.transpose(1, 2) @ centred / total[..., None])
 
     def select(self, index: Tensor | list[int]) -> StainStatistics:
         """Return the statistics of the chosen images."""
-        return StainStatistics(self.mean[index], self.covariance[index], self.features[index])
+        return StainStatistics(self.sample[index], self.mean[index], self.covariance[index])
 
     def pooled(self) -> StainStatistics:
         """Return the statistics of all images together, N = 1 (images count alike)."""
-        mean = self.mean.mean(0, keepdim=True)
-        between = self.mean - mean
-        # Covariance within images plus covariance of their means.
-        every = self.covariance + between[:, :, None] * between[:, None]
-        covariance = every.mean(0, keepdim=True)
-        rest = self.features[:, MOMENTS:].mean(0, keepdim=True)
-        features = torch.cat([_moment_features(mean, covariance), rest], dim=1)
-        return StainStatistics(mean, covariance, features)
+        # The k-th pixel comes from image k mod N: samples are spread evenly from any k on.
+        number = torch.arange(self.sample.shape[1], device=self.sample.device)
+        return StainStatistics.of_sample(self.sample[number % len(self.sample), number][None])
 
     def to(self, device: torch.device | str) -> StainStatistics:
         """Return the statistics on a device."""
-        return StainStatistics(*(t.to(device) for t in (self.mean, self.covariance, self.features)))
+        return StainStatistics(*(t.to(device) for t in (self.sample, self.mean, self.covariance)))
+
+    def features(self) -> Tensor:
+        """Return (N, `FEATURES`): how the colours are distributed, and what goes with what."""
+        od, weight = self.sample, tissue_weight(self.sample, dim=-1)
+        deviation = torch.diagonal(self.covariance, dim1=1, dim2=2).clamp(min=1e-6).sqrt()
+        scale = deviation[:, [0, 0, 1]] * deviation[:, [1, 2, 2]] + 1e-4
+        correlation = self.covariance[:, [0, 0, 1], [1, 2, 2]] / scale
+        rows = [round(q * (od.shape[1] - 1)) for q in QUANTILES]
+        quantiles = od.sort(dim=1).values[:, rows].flatten(1)
+        density = od.sum(dim=-1)
+        # Haematoxylin takes a larger share of the red light than eosin does.
+        redness = od[..., 0] / (density + 0.1)
+        profiles = [_mean_colours(od, weight[..., 0], key) for key in (redness, density)]
+        known = [self.mean, deviation, correlation, quantiles, weight.mean(dim=1), *profiles]
+        return torch.cat(known, dim=1)
 
 
 def optical_density(rgb: Tensor) -> Tensor:
@@ -71,31 +96,28 @@ def tissue_weight(od: Tensor, dim: int) -> Tensor:
 
 def stain_statistics(rgb: Tensor) -> StainStatistics:
     """Measure (N, 3, H, W) RGB in [0, 1]; every image by itself."""
-    od = optical_density(_sampled(rgb)).flatten(2).transpose(1, 2)
-    weight = tissue_weight(od, dim=-1)
-    # One pseudo-pixel keeps an image without tissue finite.
-    total = weight.sum(dim=1) + 1.0
-    mean = (od * weight).sum(dim=1) / total
-    centred = (od - mean[:, None]) * weight.sqrt()
-    covariance = centred.transpose(1, 2) @ centred / total[..., None]
-    ordered = od.sort(dim=1).values
-    rows = [round(q * (od.shape[1] - 1)) for q in QUANTILES]
-    rest = [ordered[:, rows].flatten(1), weight.mean(dim=1)]
-    features = torch.cat([_moment_features(mean, covariance), *rest], dim=1)
-    return StainStatistics(mean, covariance, features)
+    rows, columns = _even_places(rgb.shape[-2], rgb.shape[-1])
+    sample = rgb[..., rows.to(rgb.device), columns.to(rgb.device)]
+    return StainStatistics.of_sample(optical_density(sample).transpose(1, 2))
 
 
 def match_statistics(rgb: Tensor, own: StainStatistics, other: StainStatistics) -> Tensor:
-    """Give (N, 3, H, W) RGB in [0, 1] the mean and covariance of `other` in OD.
+    """Give (N, 3, H, W) RGB in [0, 1] the mean and covariance of `other` in OD (`match_od`)."""
+    od = optical_density(rgb)
+    return transmitted(
+        match_od(od.flatten(2).transpose(1, 2), own, other).transpose(1, 2).view_as(od)
+    )
+
+
+def match_od(od: Tensor, own: StainStatistics, other: StainStatistics) -> Tensor:
+    """Give (N, P, 3) optical densities the mean and covariance of `other`.
 
     The linear map is the Monge-Kantorovich one, which moves colours least (Pitie and Kokaram
     2007). Background (OD near 0) keeps its colour: the change fades out with the tissue weight.
     """
-    od = optical_density(rgb)
     matrix = monge_kantorovich(own.covariance, other.covariance)
-    centred = od.flatten(2) - own.mean[..., None]
-    moved = (matrix @ centred + other.mean[..., None]).view_as(od).clamp(min=0.0)
-    return transmitted(od + tissue_weight(od, dim=1) * (moved - od))
+    moved = (od - own.mean[:, None]) @ matrix + other.mean[:, None]
+    return od + tissue_weight(od, dim=-1) * (moved.clamp(min=0.0) - od)
 
 
 def monge_kantorovich(own: Tensor, other: Tensor) -> Tensor:
@@ -110,21 +132,43 @@ def monge_kantorovich(own: Tensor, other: Tensor) -> Tensor:
     return inverse @ middle @ inverse
 
 
+def condition_vector(own: StainStatistics, other: StainStatistics, start: str) -> Tensor:
+    """Return (N, 2 * `FEATURES`): the start's statistics, and how far the target's are from them.
+
+    With start "statistics" the mean and covariance agree already; what is left to tell is which
+    colours go together in the one and in the other.
+    """
+    if start == "statistics":
+        own = StainStatistics.of_sample(match_od(own.sample, own, other))
+    mine, theirs = own.features(), other.features()
+    return torch.cat([mine, DIFFERENCE_GAIN * (theirs - mine)], dim=1)
+
+
+def _mean_colours(od: Tensor, weight: Tensor, key: Tensor) -> Tensor:
+    """Return (N, 3 * `SHARES`): mean OD of equal shares of the tissue, ordered by `key` (N, P)."""
+    order = key.argsort(dim=1, stable=True)
+    od = od.gather(1, order[..., None].expand_as(od))
+    weight = weight.gather(1, order)
+    share = weight.cumsum(dim=1) / weight.sum(dim=1, keepdim=True).clamp(min=1e-6)
+    place = (share * SHARES).long().clamp(max=SHARES - 1)
+    means = []
+    for number in range(SHARES):
+        mine = (weight * (place == number))[..., None]
+        means.append((od * mine).sum(dim=1) / (mine.sum(dim=1) + 1.0))
+    return torch.cat(means, dim=1)
+
+
 def _matrix_power(matrix: Tensor, power: float) -> Tensor:
     """Raise symmetric positive (N, 3, 3) matrices to a power."""
     values, vectors = torch.linalg.eigh(matrix)
     return vectors * values.clamp(min=1e-7).pow(power)[:, None] @ vectors.transpose(1, 2)
 
 
-def _moment_features(mean: Tensor, covariance: Tensor) -> Tensor:
-    """Return (N, 9): mean, deviation and correlations."""
-    deviation = torch.diagonal(covariance, dim1=1, dim2=2).clamp(min=1e-6).sqrt()
-    correlation = covariance[:, [0, 0, 1], [1, 2, 2]]
-    correlation = correlation / (deviation[:, [0, 0, 1]] * deviation[:, [1, 2, 2]] + 1e-4)
-    return torch.cat([mean, deviation, correlation], dim=1)
-
-
-def _sampled(rgb: Tensor) -> Tensor:
-    """Take px at equal distances (no averaging: it would narrow the distribution)."""
-    step = max(int((rgb.shape[-1] * rgb.shape[-2] / SAMPLE_PX) ** 0.5), 1)
-    return rgb[..., ::step, ::step]
+def _even_places(height: int, width: int) -> tuple[Tensor, Tensor]:
+    """Return rows and columns of `SAMPLE_PX` px spread evenly over an image of any size."""
+    number = torch.arange(1, SAMPLE_PX + 1, dtype=torch.float64)
+    rows, columns = (
+        ((number * step) % 1.0 * side).long()
+        for step, side in zip(PLASTIC_STEPS, (height, width), strict=True)
+    )
+    return rows, columns
