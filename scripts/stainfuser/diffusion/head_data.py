@@ -32,7 +32,7 @@ SCALE_SHARES = (0.24, 0.34, 0.2, 0.14, 0.08)
 # Tiles with less tissue than this are drawn again, so often.
 MIN_TISSUE_FRACTION, TILE_ATTEMPTS = 0.2, 12
 # Share of targets of deliberately other composition, picked from so many candidates.
-MISMATCHED_SHARE, MISMATCH_CANDIDATES = 0.4, 5
+MISMATCHED_SHARE, MISMATCH_CANDIDATES = 0.3, 4
 SAME_TISSUE_SHARE = 0.08
 OTHER_SCALE_SHARE = 0.25
 FIRST_RECOLOURING_SHARE = 0.6
@@ -40,7 +40,7 @@ NOT_HE_SHARE = 0.15
 # The answer is compared on every so manieth pixel.
 COLOUR_STEP = 2
 # Tiles of source and target per example, one combination per step.
-SET_SIZES = ((1, 1), (1, 1), (1, 1), (1, 2), (2, 1), (2, 2), (1, 4), (4, 1))
+SET_SIZES = ((1, 1), (1, 1), (2, 2), (2, 2), (1, 3), (3, 1), (3, 3))
 # Glass may not change colour by more than this: an operator that keeps white cannot follow.
 GLASS_OD, MAX_GLASS_SHIFT_OD = 0.04, 0.09
 # Realism is judged on every so manieth pixel.
@@ -75,14 +75,16 @@ class HeadBatch:
     """B examples: tiles float32 RGB in [0, 255].
 
     `source` (B, n, H, W, 3); `target` (B, m, H, W, 3); `truth` (B, n, h, w, 3) of every
-    `COLOUR_STEP`-th pixel of the source; `source_labels` (B, n, H, W) and
+    `COLOUR_STEP`-th pixel of the source, and `back_truth` (B, m, h, w, 3) of the target in the
+    source's stain, which is known as well; `source_labels` (B, n, H, W) and
     `target_labels` int64; `is_he` (B, 2) float32: whether source and target are H&E. Where either
-    is not, `truth` says nothing.
+    is not, the truths say nothing.
     """
 
     source: Tensor
     target: Tensor
     truth: Tensor
+    back_truth: Tensor
     source_labels: Tensor
     target_labels: Tensor
     is_he: Tensor
@@ -231,7 +233,8 @@ def _render(examples: list[Example], rng: np.random.Generator) -> HeadBatch:
         _with_noise(np.stack([getattr(e, n) for e in examples]), rng) for n in ("source", "target")
     ]
     source, other = first(raw[0]), first(raw[1])
-    target, truth = second(other), second(source[:, :, ::COLOUR_STEP, ::COLOUR_STEP])
+    grid = (slice(None), slice(None), *[slice(None, None, COLOUR_STEP)] * 2)
+    target, truth, back_truth = second(other), second(source[grid]), other[grid]
     is_he = torch.ones(len(examples), 2)
     for row, example in enumerate(examples):
         if rng.random() < NOT_HE_SHARE:
@@ -245,7 +248,7 @@ def _render(examples: list[Example], rng: np.random.Generator) -> HeadBatch:
         torch.from_numpy(np.stack([getattr(e, n) for e in examples])).long()
         for n in ("source_labels", "target_labels")
     ]
-    return HeadBatch(source, target, truth, *labels, is_he)
+    return HeadBatch(source, target, truth, back_truth, *labels, is_he)
 
 
 def look_like_he(examples: Sequence[Example]) -> list[bool]:

@@ -18,6 +18,7 @@ from stainfuser.diffusion.head_data import COLOUR_STEP, HeadBatch, TrainingImage
 from stainfuser.errors import TrainingError
 from stainfuser.files import atomic_path, sha256_content
 from stainfuser.logs import progress
+from stainfuser.nn.class_matcher import Match
 from stainfuser.nn.od_torch import (
     apply_relative_operator,
     cie94_square,
@@ -88,27 +89,35 @@ def head_losses(head: OperatorHead, batch: HeadBatch) -> dict[str, Tensor]:
     """Return the parts of the loss and their weighted sum, ``total``; ``colour`` is CIE94."""
     source, source_groups = head.statistics(_channels_first(batch.source))
     target, target_groups = head.statistics(_channels_first(batch.target))
-    match = head.match(source, target)
-    sampled = batch.source[:, :, ::COLOUR_STEP, ::COLOUR_STEP]
-    result = apply_relative_operator(match.relative, match.white, sampled)
     usable = batch.is_he.prod(dim=1)
-    square = cie94_square(rgb_to_lab(result), rgb_to_lab(batch.truth))
-    error = square.clamp(min=1e-6).sqrt().mean(dim=(1, 2, 3))
+    there = _match_losses(head.match(source, target), batch.source, batch.truth, usable)
+    back = _match_losses(head.match(target, source), batch.target, batch.back_truth, usable)
     he = torch.stack([head.he_logit(side) for side in (source, target)], dim=1)
-    losses = {
-        # Smooth at zero: the last half unit of error is below what anyone sees.
-        "colour": _mean((square + 0.25).sqrt().mean(dim=(1, 2, 3)), usable),
-        "rgb": _mean((result - batch.truth).abs().mean(dim=(1, 2, 3, 4)), usable),
-        "structure": _mean(F.relu(WANTED_STRUCTURE - structure(result, sampled)), usable),
+    losses = {name: (value + back[name]) / 2 for name, value in there.items()} | {
         "groups": _group_loss(source_groups, batch.source_labels, batch.is_he[:, 0])
         + _group_loss(target_groups, batch.target_labels, batch.is_he[:, 1]),
         "is_he": F.binary_cross_entropy_with_logits(he, batch.is_he),
-        "log_error": _mean((match.log_error - error.detach().log()).square(), usable),
     }
     losses["total"] = losses["colour"] + sum(
         weight * losses[name] for name, weight in LOSS_WEIGHTS.items()
     )
-    return losses | {"error": _mean(error.detach(), usable)}
+    return losses
+
+
+def _match_losses(match: Match, tiles: Tensor, truth: Tensor, usable: Tensor) -> dict[str, Tensor]:
+    """Return the losses of one direction; `truth` holds every `COLOUR_STEP`-th pixel of `tiles`."""
+    sampled = tiles[:, :, ::COLOUR_STEP, ::COLOUR_STEP]
+    result = apply_relative_operator(match.relative, match.white, sampled)
+    square = cie94_square(rgb_to_lab(result), rgb_to_lab(truth))
+    error = square.detach().clamp(min=1e-6).sqrt().mean(dim=(1, 2, 3))
+    return {
+        # Smooth at zero: the last half unit of error is below what anyone sees.
+        "colour": _mean((square + 0.25).sqrt().mean(dim=(1, 2, 3)), usable),
+        "rgb": _mean((result - truth).abs().mean(dim=(1, 2, 3, 4)), usable),
+        "structure": _mean(F.relu(WANTED_STRUCTURE - structure(result, sampled)), usable),
+        "log_error": _mean((match.log_error - error.log()).square(), usable),
+        "error": _mean(error, usable),
+    }
 
 
 def structure(result: Tensor, source: Tensor) -> Tensor:

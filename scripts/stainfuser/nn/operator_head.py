@@ -221,7 +221,9 @@ class OperatorHead(nn.Module):
         folder = Path(folder)
         tensors = {name: value.contiguous() for name, value in self.state_dict().items()}
         with atomic_path(folder / WEIGHTS_NAME) as partial:
-            save_file(tensors, partial, metadata=dict(stamp or {}))
+            # One entry: safetensors writes several in an order that changes from run to run.
+            text = json.dumps(dict(stamp or {}), sort_keys=True)
+            save_file(tensors, partial, metadata={"stamp": text})
         write_json(folder / CONFIG_NAME, {"class": "OperatorHead", **self.params.to_dict()})
 
     @classmethod

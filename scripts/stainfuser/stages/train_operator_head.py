@@ -21,6 +21,7 @@ from stainfuser.diffusion.head_evaluation import (
     recolouring_tasks,
     summarise_rows,
 )
+from stainfuser.diffusion.head_phantoms import draw_phantoms
 from stainfuser.diffusion.head_sheets import stain_sheet
 from stainfuser.diffusion.head_training import HeadTrainingOptions, train_head
 from stainfuser.errors import InputError
@@ -63,7 +64,7 @@ def train_operator_head(
     learning_rate: float,
     weight_decay: float,
 ) -> None:
-    """Train on the images of the split ``train``, measure on ``test``; see `HeadTrainingOptions`.
+    """Train on the split ``train`` and on phantoms, measure on ``test``; see `HeadTrainingOptions`.
 
     Parameters
     ----------
@@ -95,7 +96,7 @@ def train_operator_head(
     entries = read_split_table(split_path)
     with exclusive_folder(work_dir):
         torch.manual_seed(derive_seed(seed, "operator_head", "weights"))
-        images = _training_images(images_dir, entries, tile_px, split_path)
+        images = _training_images(images_dir, entries, tile_px, split_path, seed)
         head = OperatorHead(params)
         centres, variance = starting_classes(images, classes, tile_px, seed)
         head.start_classes(centres, STARTING_SOFTNESS * variance)
@@ -108,12 +109,17 @@ def train_operator_head(
 
 
 def _training_images(
-    images_dir: Path | str, entries: list[CollectionEntry], tile_px: int, split_path: Path | str
+    images_dir: Path | str,
+    entries: list[CollectionEntry],
+    tile_px: int,
+    split_path: Path | str,
+    seed: int,
 ) -> list[TrainingImage]:
     chosen = [entry for entry in entries if entry.split == "train" and entry.stain == "he"]
     if not chosen:
         raise InputError(split_path, "no H&E image has the split train", "mark some as train")
-    return [prepare_image(e.file, read_entry(images_dir, e), tile_px) for e in chosen]
+    images = [prepare_image(e.file, read_entry(images_dir, e), tile_px) for e in chosen]
+    return images + draw_phantoms(tile_px, seed)
 
 
 def _evaluate(
@@ -124,8 +130,8 @@ def _evaluate(
     sheet_path: Path | str,
     seed: int,
 ) -> None:
-    held_out = {e.file: read_entry(images_dir, e) for e in entries if e.split != "train"}
-    he = {e.file for e in entries if e.split != "train" and e.stain == "he"}
+    held_out = {e.file: read_entry(images_dir, e) for e in entries if e.split == "test"}
+    he = {e.file for e in entries if e.split == "test" and e.stain == "he"}
     plain = {name: rgb for name, rgb in held_out.items() if name in he and "/fan/" not in name}
     mosaics = [rgb for name, rgb in held_out.items() if "/fan/" in name]
     arms = all_arms(head)

@@ -23,6 +23,8 @@ CANDIDATES = 24
 FAN_PROTOCOLS, FAN_REGIONS = 9, 5
 # Lightness bands, quantiles of the tissue, in which regions are compared.
 BANDS = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
+# What a share of nuclei or glass counts beside the colour difference of the bands.
+SHARE_WEIGHT_DE = 20.0
 # Lighter than this, CIE L* with hardly any chroma, is glass.
 GLASS_LIGHTNESS, GLASS_CHROMA = 88.0, 8.0
 
@@ -53,7 +55,9 @@ def composition_pairs(
 ) -> list[CompositionPair]:
     """Cut windows of `tile_px` from one image; fewer than `count` where tissue is scarce.
 
-    Matched and mismatched is said by the share of nuclei and of glass (`weak_labels`).
+    All windows carry one stain, so how alike their tissue is shows in their colours
+    (`region_bands`) and in their shares of nuclei and glass (`weak_labels`): of the windows drawn,
+    the most and the least alike are the references.
     """
     labels = weak_labels(rgb)
     pairs = []
@@ -62,7 +66,7 @@ def composition_pairs(
         if len(windows) < 3:
             continue
         source, *others = windows
-        others.sort(key=lambda window: _composition_distance(labels, source, window))
+        others.sort(key=lambda window: _composition_distance(rgb, labels, source, window))
         pairs.append(CompositionPair(rgb[source], rgb[others[0]], rgb[others[-1]]))
     return pairs
 
@@ -133,10 +137,15 @@ def _tissue_windows(
 
 
 def _composition_distance(
-    labels: NDArray[np.uint8], first: tuple[slice, slice], second: tuple[slice, slice]
+    rgb: Tile,
+    labels: NDArray[np.uint8],
+    first: tuple[slice, slice],
+    second: tuple[slice, slice],
 ) -> float:
+    """Return how unlike the tissue of two windows is, in units of CIEDE2000."""
     shares = [
         [(labels[window] == label).mean() for label in (NUCLEI, BACKGROUND)]
         for window in (first, second)
     ]
-    return float(np.abs(np.subtract(*shares)).sum())
+    colours = bands_difference(region_bands(rgb[first]), region_bands(rgb[second]))
+    return colours + SHARE_WEIGHT_DE * float(np.abs(np.subtract(*shares)).sum())
