@@ -133,3 +133,28 @@ def test_blank_tiles_do_no_harm(tmp_path):
     workspace.tiles.append(write_tiles(tmp_path / "tiles/blank.h5", "blank", [blank, blank]))
     table = workspace.cluster()
     assert np.isfinite(table.select_dtypes("number").to_numpy()).all()
+
+
+def test_pen_marks_take_no_role_and_make_no_cluster(tmp_path, caplog):
+    workspace = Workspace(tmp_path, {"only": "violet"}, 6)
+    pen = paint_tile(5)
+    pen[:40] = (70, 75, 80)
+    green = paint_tile(6)
+    green[:40] = (60, 140, 90)
+    workspace.tiles.append(write_tiles(tmp_path / "tiles/inked.h5", "inked", [pen, green]))
+    with caplog.at_level(logging.INFO, "stainfuser"):
+        table = workspace.cluster(sources=8, targets=8)
+    inked = table[table.slide == "inked"]
+    assert (inked.foreign_fraction > 0.4).all()
+    assert not inked.role_source.any()
+    assert not inked.role_target.any()
+    assert (table[table.slide == "only"].foreign_fraction < 0.01).all()
+    assert "2 of 8 tiles show ink or dirt" in caplog.text
+
+
+def test_slides_of_ink_alone_are_still_handled(tmp_path):
+    grey = np.random.default_rng(1).integers(60, 120, (64, 64, 1)).repeat(3, axis=2)
+    workspace = Workspace(tmp_path, {"only": "violet"}, 1)
+    tiles = [grey.astype(np.uint8), grey[::-1].astype(np.uint8)]
+    workspace.tiles = [write_tiles(tmp_path / "tiles/grey.h5", "grey", tiles)]
+    assert workspace.cluster().role_source.all()

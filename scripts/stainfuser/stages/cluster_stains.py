@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,27 +17,25 @@ from stainfuser.io.images import read_image
 from stainfuser.io.tile_store import TileReader
 from stainfuser.logs import LOGGER, progress
 from stainfuser.pictures import contact_sheet, flat_patch, save_picture, split_patch
-from stainfuser.seeds import derive_seed, generator
-from stainfuser.stain.clusters import Clustering, balanced_sample, fit_clusters
+from stainfuser.seeds import generator
+from stainfuser.stain.clusters import Clustering, balanced_sample
 from stainfuser.stain.optical_density import od_to_rgb
-from stainfuser.stain.stain_features import (
-    STAIN_FEATURES,
-    STAIN_WEIGHTS,
-    fill_unseen,
-    stain_features,
-)
+from stainfuser.stain.stain_features import STAIN_FEATURES
 from stainfuser.stain.target_tiles import choose_target_tiles, cut_tile
-from stainfuser.stain.tissue_features import (
-    TISSUE_FEATURES,
-    measure_slide_scale,
-    tissue_features,
+from stainfuser.stain.tile_table import (
+    COLUMNS,
+    assign_clusters,
+    choose_roles,
+    cluster_tiles,
+    is_own_tissue,
+    matrix,
+    measure_tiles,
 )
+from stainfuser.stain.tissue_features import TISSUE_FEATURES, measure_slide_scale
 from stainfuser.stamps import make_stamp
 
-# Tiles of a slide that its scale is measured on, and tiles read at a time.
-SCALE_TILES, BATCH_TILES = 24, 64
-MONTAGE_TILES = 9
-FEATURES = [*TISSUE_FEATURES, *STAIN_FEATURES]
+# Tiles of a slide that its scale is measured on, and tiles in a row of a montage.
+SCALE_TILES, MONTAGE_TILES = 24, 9
 
 
 @dataclass(frozen=True)
@@ -70,7 +68,8 @@ def cluster_stains(
     Two k-means clusterings: by tissue content, on features that do not depend on the stain, and
     by stain appearance. Sources are drawn evenly over tissue clusters, then slides; targets evenly
     over stain clusters, then tissue clusters. `tiles_per_target_image` tiles of each target image
-    join the targets; they take no part in forming the clusters.
+    join the targets; they take no part in forming the clusters. Nor do tiles under ink or dirt,
+    which take no role either.
 
     Parameters
     ----------
@@ -95,18 +94,6 @@ def cluster_stains(
     images = [
         _measure_target(Path(path), tile_set, tiles_per_target_image, seed) for path in target_paths
     ]
-    tissue = fit_clusters(
-        _matrix(tiles, TISSUE_FEATURES), tissue_clusters, derive_seed(seed, "tissue clusters")
-    )
-    stain = fit_clusters(
-        _matrix(tiles, STAIN_FEATURES),
-        stain_clusters,
-        derive_seed(seed, "stain clusters"),
-        weights=STAIN_WEIGHTS,
-    )
-    _report_counts(tiles, tissue, stain, tissue_clusters, stain_clusters)
-    tiles = _choose_roles(_with_clusters(tiles, tissue, stain), sources, targets, seed)
-    table = pd.concat([tiles, *(_with_clusters(image, tissue, stain) for image in images)])
     options = {
         "seed": seed,
         "tissue_clusters": tissue_clusters,
@@ -115,10 +102,16 @@ def cluster_stains(
         "targets": targets,
         "tiles_per_target_image": tiles_per_target_image,
     }
-    _write_assignments(assignments_path, table)
+    tissue, stain = cluster_tiles(tiles, tissue_clusters, stain_clusters, seed)
+    _report_counts(tiles, {"tissue": tissue, "stain": stain}, options)
+    tiles = choose_roles(assign_clusters(tiles, tissue, stain), sources, targets, seed)
+    table = pd.concat([tiles, *(assign_clusters(image, tissue, stain) for image in images)])
+    with atomic_path(assignments_path) as partial:
+        table[COLUMNS].to_csv(partial, index=False, lineterminator="\n")
     _write_centroids(centroids_path, tissue, stain, make_stamp("cluster_stains", options))
-    _draw_tissue(tissue_montage_path, tiles, tissue, tile_set, seed)
-    _draw_stain(stain_montage_path, tiles, stain, tile_set, seed)
+    clean = tiles[is_own_tissue(tiles)]
+    _draw_tissue(tissue_montage_path, clean, tissue, tile_set, seed)
+    _draw_stain(stain_montage_path, clean, stain, tile_set, seed)
 
 
 def _open_tile_set(tiles_paths: Sequence[str | Path]) -> TileSet:
@@ -152,93 +145,42 @@ def _measure_slides(tile_set: TileSet, workers: int) -> pd.DataFrame:
 
 
 def _measure_slide(path: Path) -> pd.DataFrame:
-    """Return the features of one slide's tiles, one row per tile."""
+    """Return place and features of one slide's tiles, which are read a few at a time."""
     with TileReader(path) as reader:
         spread = np.unique(np.linspace(0, len(reader) - 1, SCALE_TILES).round().astype(int))
         scale = measure_slide_scale(reader.read(spread))
-        mpp = float(reader.attrs["mpp"])
-        rows = []
-        for start in range(0, len(reader), BATCH_TILES):
-            for tile in reader.images[start : start + BATCH_TILES]:
-                features = tissue_features(tile, scale, mpp), stain_features(tile)
-                rows.append(np.concatenate(features))
-        return _table(str(reader.attrs["slide"]), reader.coords, np.array(rows))
+        tiles = (reader.images[row] for row in range(len(reader)))
+        slide, mpp = str(reader.attrs["slide"]), float(reader.attrs["mpp"])
+        return measure_tiles(slide, reader.coords, tiles, scale, mpp)
 
 
 def _measure_target(path: Path, tile_set: TileSet, count: int, seed: int) -> pd.DataFrame:
-    """Return the features of `count` tiles of a target image, all of them targets."""
+    """Return place and features of `count` tiles of a target image, all of them targets."""
     image = read_image(path)
-    corners = choose_target_tiles(
-        image, tile_set.tile_px, count, generator(seed, "target tiles", path.stem)
-    )
+    rng = generator(seed, "target tiles", path.stem)
+    corners = choose_target_tiles(image, tile_set.tile_px, count, rng)
     tiles = [cut_tile(image, int(x), int(y), tile_set.tile_px) for x, y in corners]
-    if not tiles:
-        return _table(f"target:{path.stem}", corners, np.zeros((0, len(FEATURES))))
-    scale = measure_slide_scale(np.stack(tiles))
-    rows = [
-        np.concatenate([tissue_features(t, scale, tile_set.mpp), stain_features(t)]) for t in tiles
-    ]
-    table = _table(f"target:{path.stem}", corners, np.array(rows))
+    scale = measure_slide_scale(np.stack(tiles or [image]))
+    table = measure_tiles(f"target:{path.stem}", corners, tiles, scale, tile_set.mpp)
     return table.assign(role_source=False, role_target=True)
 
 
-def _table(slide: str, corners: NDArray[np.int64], features: NDArray[np.float64]) -> pd.DataFrame:
-    """Return one row per tile of a slide; `features` are (N, F) in the order of `FEATURES`."""
-    stain = fill_unseen(features[:, len(TISSUE_FEATURES) :])
-    features = np.hstack([features[:, : len(TISSUE_FEATURES)], stain])
-    columns = {"row": np.arange(len(corners)), "x": corners[:, 0], "y": corners[:, 1]}
-    table = pd.DataFrame({"slide": slide, **columns})
-    # Rounded so that the last bits of a sum, which differ between machines, reach no later stage.
-    return table.join(pd.DataFrame(features.round(6), columns=FEATURES))
-
-
-def _matrix(table: pd.DataFrame, names: Sequence[str]) -> NDArray[np.float64]:
-    return table[list(names)].to_numpy(np.float64)
-
-
-def _with_clusters(table: pd.DataFrame, tissue: Clustering, stain: Clustering) -> pd.DataFrame:
-    return table.assign(
-        tissue_cluster=tissue.assign(_matrix(table, TISSUE_FEATURES)),
-        stain_cluster=stain.assign(_matrix(table, STAIN_FEATURES)),
-    )
-
-
-def _choose_roles(tiles: pd.DataFrame, sources: int, targets: int, seed: int) -> pd.DataFrame:
-    keys = {name: tiles[name].to_numpy() for name in ("tissue_cluster", "stain_cluster", "slide")}
-    chosen = {}
-    for role, count, order in (
-        ("source", sources, ("tissue_cluster", "slide")),
-        ("target", targets, ("stain_cluster", "tissue_cluster", "slide")),
-    ):
-        if count > len(tiles):
-            LOGGER.info("%d %ss asked for, all %d tiles taken", count, role, len(tiles))
-        rows = balanced_sample([keys[key] for key in order], count, generator(seed, role))
-        chosen[f"role_{role}"] = np.isin(np.arange(len(tiles)), rows)
-    return tiles.assign(**chosen)
-
-
-def _report_counts(tiles: pd.DataFrame, tissue: Clustering, stain: Clustering, *asked: int) -> None:
-    for name, clusters, count in zip(("tissue", "stain"), (tissue, stain), asked, strict=True):
-        if len(clusters.centroids) < count:
-            found = len(clusters.centroids)
-            LOGGER.info(
-                "%d %s clusters asked for, %d tiles give %d", count, name, len(tiles), found
-            )
-
-
-def _write_assignments(path: str | Path, table: pd.DataFrame) -> None:
-    first = [
-        "slide",
-        "row",
-        "x",
-        "y",
-        "tissue_cluster",
-        "stain_cluster",
-        "role_source",
-        "role_target",
-    ]
-    with atomic_path(path) as partial:
-        table[[*first, *FEATURES]].to_csv(partial, index=False, lineterminator="\n")
+def _report_counts(
+    tiles: pd.DataFrame, clusterings: Mapping[str, Clustering], options: Mapping[str, int]
+) -> None:
+    """Say where there is less than was asked for, and what was left out."""
+    clean = int(is_own_tissue(tiles).sum())
+    if clean < len(tiles):
+        LOGGER.info(
+            "%d of %d tiles show ink or dirt and take no role", len(tiles) - clean, len(tiles)
+        )
+    for name, clusters in clusterings.items():
+        asked, found = options[f"{name}_clusters"], len(clusters.centroids)
+        if found < asked:
+            LOGGER.info("%d %s clusters asked for, %d tiles give %d", asked, name, clean, found)
+    for role in ("sources", "targets"):
+        if options[role] > clean:
+            LOGGER.info("%d %s asked for, all %d tiles taken", options[role], role, clean)
 
 
 def _write_centroids(
@@ -267,10 +209,10 @@ def _draw_tissue(
         rows.append(_examples(members, TISSUE_FEATURES, clusters, label, tile_set, seed))
         value = dict(zip(TISSUE_FEATURES, means, strict=True))
         titles.append(
-            f"tissue {label}   {len(members)} tiles\n"
+            f"tissue {label}   {_count(len(members), 'tile')}\n"
             f"nuclei {100 * max(value['nuclear_fraction'], 0):.0f} %\n"
             f"lumen {100 * max(value['background_fraction'], 0):.0f} %\n"
-            f"{int(members.role_source.sum())} sources"
+            f"{_count(members.role_source.sum(), 'source')}"
         )
     title = "Tissue clusters, by nuclear density"
     save_picture(path, contact_sheet(rows, title=title, row_titles=titles, cell_px=120))
@@ -286,9 +228,9 @@ def _draw_stain(
         examples = _examples(members, STAIN_FEATURES, clusters, label, tile_set, seed)
         rows.append([swatch, *examples])
         titles.append(
-            f"stain {label}   {len(members)} tiles\n"
-            f"{members.slide.nunique()} slides\n"
-            f"{int(members.role_target.sum())} targets"
+            f"stain {label}   {_count(len(members), 'tile')}\n"
+            f"{_count(members.slide.nunique(), 'slide')}\n"
+            f"{_count(members.role_target.sum(), 'target')}"
         )
     title = "Stain clusters, by density of haematoxylin"
     columns = ["H over E"]
@@ -296,6 +238,10 @@ def _draw_stain(
         path,
         contact_sheet(rows, title=title, column_titles=columns, row_titles=titles, cell_px=120),
     )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _examples(
@@ -309,7 +255,7 @@ def _examples(
     """Return tiles of a cluster: the half nearest its centroid, spread over slides."""
     if members.empty:
         return [flat_patch((245, 245, 245))]
-    distance = clusters.distances(_matrix(members, names))[:, label]
+    distance = clusters.distances(matrix(members, names))[:, label]
     near = members[distance <= np.median(distance)]
     chosen = balanced_sample([near.slide.to_numpy()], MONTAGE_TILES, generator(seed, "montage"))
     tiles = []

@@ -38,6 +38,8 @@ BACKGROUND_OD = 0.12
 COARSE = 4
 # Mean red optical densities of nuclei and the rest closer than this: no nuclei in view.
 MIN_NUCLEAR_CONTRAST_OD = 0.1
+# Paler pixels, over the glass, are too grey to tell a stain from ink.
+FOREIGN_OD = 0.2
 # Pixels per tile that a slide's scale is measured on.
 PIXELS_PER_TILE = 1024
 
@@ -120,6 +122,23 @@ def tissue_features(tile: NDArray[np.uint8], scale: SlideScale, mpp: float) -> N
         *_directions(grey, um_per_px),
     ]
     return np.array(values, np.float64)
+
+
+def foreign_fraction(tile: NDArray[np.uint8], scale: SlideScale) -> float:
+    """Return the fraction of a tile's tissue that no H&E stains so: pen, ink, dirt; in [0, 1].
+
+    Haematoxylin and eosin both absorb green at least as much as their weakest colour by an eighth
+    of the mean, and haematoxylin absorbs red hardly more than green; grey and green marks do not,
+    nor does blue ink.
+    """
+    od = (rgb_to_od(tile[::2, ::2]) - scale.white).reshape(-1, 3)
+    mean = od.mean(axis=1)
+    dense = mean > FOREIGN_OD
+    if dense.sum() < 50:
+        return 0.0
+    red, green, blue = od[dense].T
+    is_grey = green - np.minimum(red, blue) < 0.12 * mean[dense]
+    return float((is_grey | (red > 1.4 * green)).mean())
 
 
 def _box_means(pixels: NDArray[np.float32], factor: int) -> NDArray[np.float32]:
