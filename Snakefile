@@ -15,6 +15,7 @@ include: "workflow/rules/tiles.smk"
 include: "workflow/rules/clusters.smk"
 include: "workflow/rules/pairs.smk"
 include: "workflow/rules/train.smk"
+include: "workflow/rules/compact.smk"
 include: "workflow/rules/normalize.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/report.smk"
@@ -26,6 +27,7 @@ localrules:
     clusters,
     pairs,
     train,
+    train_compact,
     normalize,
     evaluate,
     report,
@@ -67,6 +69,12 @@ rule train:
     input:
         "results/model",
         "results/slides/accepted.txt",
+
+
+# The operator head, trained on real images; needs operator_head.images.
+rule train_compact:
+    input:
+        "results/compact/operator_head",
 
 
 # Every usable slide in every target's stain.

@@ -126,7 +126,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 CONFIG = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
 SECTIONS = {key: value for key, value in CONFIG.items() if isinstance(value, dict)}
 # Keys a rule passes by name, or that choose between rules.
-PASSED_BY_NAME = {"pairs": {"attach", "sources_per_target"}}
+PASSED_BY_NAME = {"pairs": {"attach", "sources_per_target"}, "operator_head": {"images"}}
 STAGES_OF = {
     "demo": ["make_demo_slide", "make_demo_target"],
     "probe": ["probe_slide"],
@@ -135,6 +135,7 @@ STAGES_OF = {
     "clusters": ["cluster_stains"],
     "pairs": ["transfer_style"],
     "train": ["train_normalizer"],
+    "operator_head": ["train_operator_head"],
     "normalize": ["normalize_slide", "normalize_images"],
     "evaluate": ["evaluate_tiles", "summarize_evaluation"],
     "report": ["render_report"],

@@ -19,9 +19,13 @@ rule train_operator_head:
         mem_mb=8000,
         runtime=240,
     params:
-        options=config["operator_head"],
+        options={
+            key: value
+            for key, value in config["operator_head"].items()
+            if key != "images"
+        },
         seed=config["seed"],
-        images=os.environ.get("STAINFUSER_SHARED_DATA", "../shared/data"),
+        images=config["operator_head"]["images"],
         work="results/work/train_operator_head",
     script:
         "../../scripts/train_operator_head.py"
