@@ -10,6 +10,7 @@ from stainfuser.stain.stain_features import STAIN_FEATURES, fill_unseen, stain_f
 from stainfuser.stain.target_tiles import choose_target_tiles, cut_tile
 from stainfuser.stain.tissue_features import (
     TISSUE_FEATURES,
+    foreign_fraction,
     measure_slide_scale,
     tissue_features,
 )
@@ -139,3 +140,26 @@ def test_target_tiles_cover_odd_sizes_and_small_images():
 
 def test_a_tiny_image_is_mirrored_as_often_as_needed():
     assert cut_tile(paint_tile(6, side_px=10), 0, 0, 64).shape == (64, 64, 3)
+
+
+def test_ink_does_not_change_what_other_tiles_of_the_slide_are():
+    clean = [paint_tile(seed, nuclear_fraction=0.1 + 0.1 * seed) for seed in range(3)]
+    pen = np.full((64, 64, 3), (60, 64, 70), np.uint8)
+    np.testing.assert_allclose(tissue([*clean, pen, pen])[:3], tissue(clean), rtol=0.05, atol=0.02)
+
+
+@pytest.mark.parametrize("ink", [(60, 64, 70), (50, 130, 80), (40, 80, 200)])
+def test_inks_are_foreign_and_laboratories_are_not(ink):
+    scale = measure_slide_scale(np.stack([paint_tile(1)]))
+    inked = np.full((64, 64, 3), ink, np.uint8)
+    assert foreign_fraction(inked, scale) == 1.0
+    for laboratory in LABORATORIES:
+        assert foreign_fraction(paint_tile(1, laboratory), scale) < 0.02
+
+
+def test_real_stains_are_not_foreign(shared_data):
+    from stainfuser.io.images import read_image
+
+    for path in sorted((shared_data / "images" / "histoqc").glob("*.png")):
+        tile = read_image(path)[:256, :256]
+        assert foreign_fraction(tile, measure_slide_scale(tile[None])) < 0.02

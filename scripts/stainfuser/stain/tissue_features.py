@@ -32,13 +32,14 @@ TISSUE_FEATURES = (
 )
 # Tiles finer than this are averaged down first; nuclei are 5 to 15 um.
 ANALYSIS_MPP = 0.5
-# Mean optical density over the glass below which a pixel is background.
-BACKGROUND_OD = 0.12
+# Mean optical density over the glass below which a pixel is background: this part of the median
+# over what is denser than `NOISE_OD`, at most `MAX_BACKGROUND_OD`; pale slides have pale stroma.
+BACKGROUND_PART, NOISE_OD, MAX_BACKGROUND_OD = 0.4, 0.06, 0.12
 # Features wider than a few um are measured on boxes of this many pixels.
 COARSE = 4
 # Mean red optical densities of nuclei and the rest closer than this: no nuclei in view.
 MIN_NUCLEAR_CONTRAST_OD = 0.1
-# Paler pixels, over the glass, are too grey to tell a stain from ink.
+# Mean optical density over the glass above which a stain can be told from ink.
 FOREIGN_OD = 0.2
 # Pixels per tile that a slide's scale is measured on.
 PIXELS_PER_TILE = 1024
@@ -52,6 +53,8 @@ class SlideScale:
     ----------
     white
         (3,) optical density of the glass.
+    background_od
+        Mean optical density over the glass below which a pixel is background.
     low, high
         5th and 95th percentile of mean optical density over tissue.
     nuclear_red
@@ -61,6 +64,7 @@ class SlideScale:
     """
 
     white: NDArray[np.float32]
+    background_od: float
     low: float
     high: float
     nuclear_red: float
@@ -74,13 +78,17 @@ def measure_slide_scale(tiles: NDArray[np.uint8]) -> SlideScale:
     od = rgb_to_od(pixels)
     white = np.minimum(np.percentile(od, 1.0, axis=0), 0.08).astype(np.float32)
     density = (od - white).mean(axis=1)
-    tissue = density > BACKGROUND_OD
+    own = ~_is_foreign(od - white)
+    pixels, od, density = pixels[own], od[own], density[own]
+    background_od = _background_od(density)
+    tissue = density > background_od
     if tissue.sum() < 32:
-        return SlideScale(white, 0.1, 1.0, 0.5, 0.1)
+        return SlideScale(white, background_od, 0.1, 1.0, 0.5, 0.1)
     low, high = np.percentile(density[tissue], [5, 95])
     red = od[tissue, 0]
     return SlideScale(
         white=white,
+        background_od=background_od,
         low=float(low),
         high=float(max(high, low + 0.05)),
         nuclear_red=_nuclear_threshold(red, soft_classes(pixels)[tissue]),
@@ -108,7 +116,7 @@ def tissue_features(tile: NDArray[np.uint8], scale: SlideScale, mpp: float) -> N
     od = _box_means(rgb_to_od(tile), factor)
     um_per_px = mpp * factor
     density = (od - scale.white).mean(axis=-1)
-    background = density < BACKGROUND_OD
+    background = density < scale.background_od
     nuclear = _nuclear_map(od[..., 0], background, scale)
     grey = np.clip((density - scale.low) / (scale.high - scale.low), -0.5, 1.5)
     tissue_px = max(float((~background).sum()), 1.0)
@@ -127,18 +135,30 @@ def tissue_features(tile: NDArray[np.uint8], scale: SlideScale, mpp: float) -> N
 def foreign_fraction(tile: NDArray[np.uint8], scale: SlideScale) -> float:
     """Return the fraction of a tile's tissue that no H&E stains so: pen, ink, dirt; in [0, 1].
 
-    Haematoxylin and eosin both absorb green at least as much as their weakest colour by an eighth
-    of the mean, and haematoxylin absorbs red hardly more than green; grey and green marks do not,
-    nor does blue ink.
+    Of pixels denser than `FOREIGN_OD`, for paler ones are too grey to tell.
     """
     od = (rgb_to_od(tile[::2, ::2]) - scale.white).reshape(-1, 3)
+    dense = od.mean(axis=1) > FOREIGN_OD
+    return float(_is_foreign(od)[dense].mean()) if dense.sum() >= 50 else 0.0
+
+
+def _is_foreign(od: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Return which of (N, 3) optical densities over the glass are dense and not H&E, (N,) bool.
+
+    Haematoxylin and eosin absorb green more than the weaker of red and blue, and haematoxylin
+    absorbs red hardly more than green. Grey and green marks do not; nor does blue ink.
+    """
     mean = od.mean(axis=1)
-    dense = mean > FOREIGN_OD
-    if dense.sum() < 50:
-        return 0.0
-    red, green, blue = od[dense].T
-    is_grey = green - np.minimum(red, blue) < 0.12 * mean[dense]
-    return float((is_grey | (red > 1.4 * green)).mean())
+    red, green, blue = od.T
+    is_grey = green - np.minimum(red, blue) < 0.12 * mean
+    return (mean > FOREIGN_OD) & (is_grey | (red > 1.4 * green))
+
+
+def _background_od(density: NDArray[np.float32]) -> float:
+    stained = density[density > NOISE_OD]
+    if not len(stained):
+        return MAX_BACKGROUND_OD
+    return min(max(BACKGROUND_PART * float(np.median(stained)), NOISE_OD), MAX_BACKGROUND_OD)
 
 
 def _box_means(pixels: NDArray[np.float32], factor: int) -> NDArray[np.float32]:
