@@ -116,13 +116,14 @@ def random_recolouring(
 
 
 def is_realistic(rgb: NDArray[np.uint8]) -> bool:
-    """Say whether a tile could be H&E: neither dark, pale, flat, clipped nor green."""
+    """Say whether a tile could be H&E: not dark, pale, flat, clipped, green or all blue."""
     red, green, blue = np.moveaxis(rgb.astype(np.float32), -1, 0)
     clipped = ((rgb < 4) | (rgb > 253)).mean()
     greenish = (green > np.maximum(red, blue) + 2).mean()
     magenta = ((red + blue) / 2 - green).mean()
     is_exposed = 70 < rgb.mean() < 242 and clipped < 0.3 and rgb.std() > 8
-    return bool(is_exposed and greenish < 0.02 and magenta > 8)
+    is_blue = (blue - red).mean() > 50
+    return bool(is_exposed and greenish < 0.02 and magenta > 8 and not is_blue)
 
 
 def _random_swap(directions: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
