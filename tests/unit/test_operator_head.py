@@ -120,10 +120,14 @@ def test_moments_add_up_over_tiles(head):
 
 
 def test_class_moments_are_means_and_covariances():
-    od = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-    moments = pixel_moments(od).sum(1, keepdim=True).double()
+    blocks = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    moments = (
+        pixel_moments(blocks.repeat_interleave(2, 2).repeat_interleave(2, 3))
+        .sum(1, keepdim=True)
+        .double()
+    )
     statistics = ClassStatistics(torch.ones(1), torch.zeros(1, 1), moments, moments)
-    pixels = od.flatten(2)[0].T.double()
+    pixels = blocks.flatten(2)[0].T.double()
     torch.testing.assert_close(statistics.means()[0, 0], pixels.mean(0), atol=1e-4, rtol=0)
     covariance = torch.cov(pixels.T, correction=0)
     torch.testing.assert_close(statistics.covariances()[0, 0], covariance, atol=2e-4, rtol=0)
@@ -293,3 +297,14 @@ def test_white_is_the_usual_one_where_there_is_no_glass():
     moments[0, 2, :4] = torch.tensor([100.0, 60.0, 80.0, 50.0])
     side = ClassStatistics(torch.ones(1), torch.zeros(1, 1), moments, moments)
     assert white_point(side)[0].tolist() == pytest.approx([0.04] * 3, abs=1e-3)
+
+
+def test_every_class_of_the_slide_is_within_the_trusted_colours(head):
+    rgb = tissue(dark=1.6)
+    side = head.summarise([rgb])
+    parts = head.solve(side, head.summarise([tissue(3)])).diagnostics["operator"]
+    od = optical_density.rgb_to_od(rgb).reshape(-1, 3)
+    offset = od - optical_density.rgb_to_od(np.rint(parts["white"]).astype(np.uint8))
+    offset = offset - parts["centre"]
+    sigmas = np.sqrt(np.einsum("ni,ij,nj->n", offset, np.array(parts["precision"]), offset))
+    assert np.quantile(sigmas, 0.99) < 3.2

@@ -102,13 +102,22 @@ class ClassStatistics:
 
 
 def pixel_moments(od: Tensor) -> Tensor:
-    """Return (N, H*W, MOMENTS) of (N, 3, H, W) OD: 1, OD, OD x OD, gradient x gradient."""
+    """Return (N, h*w, MOMENTS) of (N, 3, H, W) OD, in blocks of 2 px: 1, OD, OD x OD, gradients.
+
+    Gradients (central differences) are taken at full resolution, their products averaged.
+    """
     padded = F.pad(od, (1, 1, 1, 1), mode="replicate")
     along_x = (padded[..., 1:-1, 2:] - padded[..., 1:-1, :-2]) / 2
     along_y = (padded[..., 2:, 1:-1] - padded[..., :-2, 1:-1]) / 2
-    gradient = _products(along_x) + _products(along_y)
-    moments = torch.cat([torch.ones_like(od[:, :1]), od, _products(od), gradient], dim=1)
+    gradient = halved(_products(along_x) + _products(along_y))
+    mean = halved(od)
+    moments = torch.cat([torch.ones_like(mean[:, :1]), mean, _products(mean), gradient], dim=1)
     return moments.flatten(2).transpose(1, 2)
+
+
+def halved(field: Tensor) -> Tensor:
+    """Average (N, C, H, W) over blocks of 2 px; the last row and column count in full."""
+    return F.avg_pool2d(field, 2, ceil_mode=True, count_include_pad=False)
 
 
 def _products(field: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from stainfuser.errors import InputError
 from stainfuser.files import atomic_path, write_json
 from stainfuser.nn.class_matcher import ClassMatcher, Match, OperatorHeadParams
-from stainfuser.nn.class_statistics import GROUPS, ClassStatistics, pixel_moments
+from stainfuser.nn.class_statistics import GROUPS, ClassStatistics, halved, pixel_moments
 from stainfuser.nn.colour_moments import (
     RELATIVE_COLOURS,
     TISSUE_MOMENTS,
@@ -107,8 +107,7 @@ class OperatorHead(nn.Module):
         quarter = self.down_quarter(half)
         eighth = self.down_eighth(quarter)
         seen = [eighth.mean((2, 3)), eighth.square().mean((2, 3)), tissue_moments(od)]
-        pooled = F.avg_pool2d(relative, 2, ceil_mode=True, count_include_pad=False)
-        return Encoded(half, quarter, eighth, pooled, torch.cat(seen, dim=1))
+        return Encoded(half, quarter, eighth, halved(relative), torch.cat(seen, dim=1))
 
     def embed_context(self, context: Tensor, images: Tensor) -> Tensor:
         """Return (..., C): the look of a slide from the sums of its (...) tiles' contexts."""
@@ -259,8 +258,9 @@ class OperatorHead(nn.Module):
 
 def class_sums(rgb: Tensor, logits: Tensor, group_logits: Tensor) -> tuple[Tensor, Tensor]:
     """Return (N, K, MOMENTS) and (N, 3, MOMENTS): moments of the OD in each class and group."""
-    od = F.avg_pool2d(rgb_to_od(rgb), 2, ceil_mode=True, count_include_pad=False)
+    od = rgb_to_od(rgb)
     moments = pixel_moments(od)
+    od = halved(od)
     classes = logits.flatten(2).softmax(dim=1) @ moments
     # Sharpened, or the little doubt about much tissue would outweigh a little glass; and glass is
     # light, whatever the network says.

@@ -22,10 +22,13 @@ from stainfuser.nn.operator_solve import (
 )
 
 # Confidence below which nothing is changed, and above which the operator is used as it is.
-NO_CONFIDENCE, FULL_CONFIDENCE = 0.25, 0.75
+NO_CONFIDENCE, FULL_CONFIDENCE = 0.8, 0.93
 # Least expected gradient correlation with the source.
-MIN_STRUCTURE = 0.97
+MIN_STRUCTURE = 0.975
 SHRINKING_STEPS = 20
+# `stain.operators.ColourOperator` trusts colours within so many deviations of the centre; classes
+# above this share of the pixels must be.
+TRUSTED_SIGMAS, SEEN_FRACTION = 3.0, 1e-4
 # Share of nuclei, of the tissue, below which nuclei of this side are called rare.
 RARE_NUCLEI_FRACTION = 0.01
 # Coefficients are rounded so that the last bits of a sum never reach a pixel.
@@ -58,49 +61,67 @@ def safe_solution(
     belief = [float(torch.sigmoid(torch.tensor(x))) for x in (source_logit, target_logit)]
     confidence = belief[0] * belief[1]
     relative, white = match.relative.double(), match.white.double()
+    gains = match.gains.double()
     trust = _ramp(confidence, NO_CONFIDENCE, FULL_CONFIDENCE)
-    kept = _kept_for_structure(relative, white, source, trust)
-    relative = torch.round(_shrunk(relative, kept), decimals=DECIMALS)
+    relative, kept = _structure_safe(relative, gains, white, source)
+    identity = _gains_only(torch.ones_like(gains))
+    relative = torch.round(torch.lerp(identity, relative, trust), decimals=DECIMALS)
     coefficients = absolute_coefficients(relative, white)
     nuclei = [_nuclei_fraction(side) for side in (source, target)]
     diagnostics = {
         "source_is_he": belief[0],
         "target_is_he": belief[1],
         "expected_de": float(match.log_error[0].exp()),
+        "trust": trust,
         "kept_fraction": kept,
         "expected_structure": float(predicted_structure(coefficients, source)[0]),
         "source_nuclei_fraction": nuclei[0],
         "target_nuclei_fraction": nuclei[1],
         "source_tissue_fraction": 1.0 - float(source.group_fractions[0, 0]),
         "target_tissue_fraction": 1.0 - float(target.group_fractions[0, 0]),
-        "remarks": _remarks(belief, nuclei, kept, trust),
-        "operator": _operator_parts(relative, white, match.gains.double(), kept, source),
+        "remarks": _remarks(belief, nuclei, kept),
+        "operator": _operator_parts(relative, white, gains, trust, source),
     }
     return Solution(coefficients[0].numpy(), confidence, diagnostics)
 
 
-def _kept_for_structure(
-    relative: Tensor, white: Tensor, source: ClassStatistics, trust: float
-) -> float:
-    """Return the largest share of the operator, at most `trust`, that keeps the structure."""
+def _structure_safe(
+    relative: Tensor, gains: Tensor, white: Tensor, source: ClassStatistics
+) -> tuple[Tensor, float]:
+    """Return the operator, weakened as little as keeps the structure, and what was kept of it.
 
-    def is_safe(share: float) -> bool:
-        coefficients = absolute_coefficients(_shrunk(relative, share), white)
+    It is weakened towards plain gains per channel, which move the colour of the tissue and hardly
+    touch its structure, or towards no change, whichever keeps more.
+    """
+    identity = _gains_only(torch.ones_like(gains))
+    simple, _ = _weakened(_gains_only(gains), identity, white, source)
+    choices = [_weakened(relative, safe, white, source) for safe in (simple, identity)]
+    return max(choices, key=lambda choice: choice[1])
+
+
+def _weakened(
+    relative: Tensor, safe: Tensor, white: Tensor, source: ClassStatistics
+) -> tuple[Tensor, float]:
+    """Return the mixture of two operators nearest to the first that keeps the structure."""
+
+    def keeps(share: float) -> bool:
+        coefficients = absolute_coefficients(torch.lerp(safe, relative, share), white)
         return float(predicted_structure(coefficients, source)[0]) >= MIN_STRUCTURE
 
-    if is_safe(trust):
-        return trust
-    low, high = 0.0, trust
+    if keeps(1.0):
+        return relative, 1.0
+    low, high = 0.0, 1.0
     for _ in range(SHRINKING_STEPS):
         middle = (low + high) / 2
-        low, high = (middle, high) if is_safe(middle) else (low, middle)
-    return low
+        low, high = (middle, high) if keeps(middle) else (low, middle)
+    return torch.lerp(safe, relative, low), low
 
 
-def _shrunk(relative: Tensor, share: float) -> Tensor:
-    identity = torch.zeros_like(relative)
-    identity[..., :3, :] = torch.eye(3, dtype=relative.dtype)
-    return identity + share * (relative - identity)
+def _gains_only(gains: Tensor) -> Tensor:
+    """Return the (B, 9, 3) operator of gains per channel, (B, 3)."""
+    relative = gains.new_zeros(*gains.shape[:-1], 9, 3)
+    relative[..., :3, :] = torch.diag_embed(gains)
+    return relative
 
 
 def _nuclei_fraction(side: ClassStatistics) -> float:
@@ -109,7 +130,7 @@ def _nuclei_fraction(side: ClassStatistics) -> float:
     return nuclei / max(nuclei + other, 1e-6)
 
 
-def _remarks(belief: list[float], nuclei: list[float], kept: float, trust: float) -> list[str]:
+def _remarks(belief: list[float], nuclei: list[float], kept: float) -> list[str]:
     """Say in words what makes the result doubtful."""
     remarks = []
     for name, is_he, share in zip(("source", "target"), belief, nuclei, strict=True):
@@ -117,13 +138,13 @@ def _remarks(belief: list[float], nuclei: list[float], kept: float, trust: float
             remarks.append(f"the {name} does not look like H&E-stained tissue")
         elif share < RARE_NUCLEI_FRACTION:
             remarks.append(f"the {name} shows hardly any nuclei")
-    if kept < 0.99 * trust:
+    if kept < 0.99:
         remarks.append("the change was weakened to keep the structure of the tissue")
     return remarks
 
 
 def _operator_parts(
-    relative: Tensor, white: Tensor, gains: Tensor, kept: float, source: ClassStatistics
+    relative: Tensor, white: Tensor, gains: Tensor, trust: float, source: ClassStatistics
 ) -> dict[str, Any]:
     """Return white, coefficients, gains, and centre and precision of the trusted colours."""
     weights = source.fractions[0].sqrt()
@@ -132,12 +153,19 @@ def _operator_parts(
     centre = weights @ offsets
     spread = source.covariances()[0] + (offsets - centre)[:, :, None] * (offsets - centre)[:, None]
     covariance = (weights[:, None, None] * spread).sum(0) + 1e-4 * torch.eye(3, dtype=spread.dtype)
+    precision = torch.linalg.inv(covariance)
+    # Every class the slide holds lies within the distance at which the operator is trusted.
+    seen = source.fractions[0] > SEEN_FRACTION
+    reach = (offsets - centre).abs() + 2 * source.spreads()[0].abs()
+    reach = reach * torch.where(offsets < centre, -1.0, 1.0)
+    distances = torch.einsum("ki,ij,kj->k", reach, precision, reach)[seen]
+    precision = precision * (TRUSTED_SIGMAS**2 / distances.max().clamp(min=TRUSTED_SIGMAS**2))
     parts = {
         "white": od_to_rgb(white[0]),
         "coefficients": relative[0],
-        "gains": 1 + kept * (gains[0] - 1),
+        "gains": 1 + trust * (gains[0] - 1),
         "centre": centre,
-        "precision": torch.linalg.inv(covariance),
+        "precision": precision,
     }
     return {name: torch.round(part, decimals=DECIMALS).tolist() for name, part in parts.items()}
 

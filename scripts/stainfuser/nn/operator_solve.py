@@ -114,17 +114,19 @@ def identity_coefficients(like: Tensor) -> Tensor:
 def predicted_structure(coefficients: Tensor, statistics: ClassStatistics) -> Tensor:
     """Return (...): the expected correlation of luminance gradients before and after the operator.
 
-    From the class sums alone: within a class the operator is replaced by its derivative at the
-    mean, so the gradients of both images are linear in the source's OD gradients, whose second
-    moments are at hand.
+    From the class sums alone: at the mean of each class, and a deviation to either side, the
+    operator is replaced by its derivative, so the gradients of both images are linear in the
+    source's OD gradients, whose second moments are at hand.
     """
-    means = statistics.means()
-    after = (quadratic_features(means) @ coefficients).clamp(0.0, MAX_OD)
-    weights = means.new_tensor(LUMINANCE)
-    slope_before = weights * torch.exp(-means)
-    slope_after = weights * torch.exp(-after)
-    slope_after = (_derivative(means, coefficients) @ slope_after[..., None]).squeeze(-1)
+    means, spreads = statistics.means(), statistics.spreads()
     products = statistics.gradient_products()
+    points = torch.cat([means, means + spreads, means - spreads], dim=-2).clamp(0.0, MAX_OD)
+    products = torch.cat([0.5 * products, 0.25 * products, 0.25 * products], dim=-3)
+    after = (quadratic_features(points) @ coefficients).clamp(0.0, MAX_OD)
+    weights = means.new_tensor(LUMINANCE)
+    slope_before = weights * torch.exp(-points)
+    slope_after = weights * torch.exp(-after)
+    slope_after = (_derivative(points, coefficients) @ slope_after[..., None]).squeeze(-1)
 
     def inner(first: Tensor, second: Tensor) -> Tensor:
         return (first[..., None, :] @ products @ second[..., :, None]).sum((-1, -2, -3))

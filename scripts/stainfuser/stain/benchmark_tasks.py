@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from stainfuser.stain.weak_labels import BACKGROUND, NUCLEI, weak_labels
 
 MIN_TISSUE_FRACTION = 0.4
+# Less glass than this is gaps between cells.
+MIN_GLASS_FRACTION = 0.005
 # Windows tried per pair when looking for tissue of other composition.
 CANDIDATES = 24
 FAN_PROTOCOLS, FAN_REGIONS = 9, 5
@@ -114,10 +116,13 @@ def bands_difference(first: NDArray[np.floating], second: NDArray[np.floating]) 
 
 
 def background_change(source: Tile, result: Tile) -> float:
-    """Return the mean CIEDE2000 over the source's glass; NaN where it shows none."""
+    """Return the mean CIEDE2000 over the source's glass; NaN where it shows next to none."""
     from stainfuser.stain.metrics import ciede2000
 
-    return ciede2000(source, result, weak_labels(source) == BACKGROUND)
+    glass = weak_labels(source) == BACKGROUND
+    if glass.mean() < MIN_GLASS_FRACTION:
+        return float("nan")
+    return ciede2000(source, result, glass)
 
 
 def _tissue_windows(
