@@ -151,6 +151,29 @@ def test_held_out_tissue_and_stain_are_measured_apart_and_together(trained):
             assert set(part[arm]) == {"ciede2000", "psnr_db", "gradient_correlation"}
 
 
+def test_new_tissue_is_rendered_better_than_before_training(tmp_path):
+    path = write_pairs(tmp_path / "pairs.h5", sources=12, targets=1)
+    with h5py.File(path, "r+") as pairs:
+        darker = (pairs["source"][:] * np.array([0.8, 0.5, 0.7])).astype(np.uint8)
+        pairs["stylized"][0] = darker
+        pairs["target"][0] = darker[0]
+    train(
+        tmp_path,
+        path,
+        start="source",
+        steps=120,
+        batch_size=8,
+        learning_rate=0.004,
+        warmup_steps=10,
+        held_out_target_fraction=0.0,
+        stain_augmentation_probability=0.0,
+        checkpoint_steps=200,
+    )
+    part = json.loads((tmp_path / "validation.json").read_text())["parts"]["held_out_sources"]
+    assert part["trained"]["ciede2000"] < 0.7 * part["untrained"]["ciede2000"]
+    assert part["trained"]["psnr_db"] > part["untrained"]["psnr_db"] + 2.0
+
+
 def test_no_product_carries_a_path_or_a_name_of_the_machine(trained):
     for path in [*trained.glob("model/**/*.json"), trained / "validation.json"]:
         assert str(trained) not in path.read_text()

@@ -68,3 +68,17 @@ def test_only_zero_snr_hides_the_truth_at_the_last_step(latents):
 def test_an_unknown_objective_is_named_with_those_there_are():
     with pytest.raises(ConfigError, match="bridge, epsilon, v_zero_snr"):
         objective_named("flow")
+
+
+def test_a_far_pair_does_not_decide_alone_for_the_bridge():
+    prediction = torch.zeros(2, 3, 4, 4)
+    near, far = torch.full((3, 4, 4), 0.1), torch.full((3, 4, 4), 10.0)
+    answer = torch.stack([near, far])
+    shares = {}
+    for name in ("bridge", "epsilon"):
+        objective = objective_named(name)
+        whole = objective.loss(prediction, answer)
+        shares[name] = float(objective.loss(prediction[1:], answer[1:]) / (2 * whole))
+    assert shares["bridge"] == pytest.approx(10.0 / 10.1, abs=1e-3)
+    assert shares["epsilon"] > 0.9998
+    assert float(objective_named("bridge").loss(answer, answer)) == pytest.approx(0.01)
