@@ -31,7 +31,9 @@ def draw_samples(path: str | Path, parts: dict[str, RenderedPart], rows_per_part
     """Write a sheet: source | target | untrained | trained | truth, rows of every part."""
     rows, titles = [], []
     for name, part in parts.items():
-        for index in range(min(rows_per_part, len(part.source))):
+        count = len(part.source)
+        # Neighbours share their target; pairs far apart show more.
+        for index in np.unique(np.linspace(0, count - 1, min(rows_per_part, count)).astype(int)):
             before, after = part.arms["untrained"][index], part.arms["trained"][index]
             rows.append([part.source[index], part.target[index], before, after, part.truth[index]])
             titles.append(TITLES[name])
