@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from stainfuser.stain.class_colours import class_colours
+from stainfuser.stain.class_colours import class_colours, typical_colours
 
 GLASS, NUCLEI, STROMA = (244, 243, 245), (90, 60, 140), (225, 150, 190)
 
@@ -33,3 +33,10 @@ def test_what_hardly_occurs_has_no_colour():
     blank = np.full((10, 10, 3), 244, np.uint8)
     assert set(class_colours(blank)) <= {"background", "stroma"}
     assert "nuclei" not in class_colours(blank)
+
+
+def test_one_tile_under_a_pen_does_not_move_the_typical_colour():
+    tissue = mixture((GLASS, NUCLEI, STROMA), (400, 100, 500))
+    pen = np.full_like(tissue, (30, 60, 170))
+    found = typical_colours(np.stack([tissue, pen, tissue]))
+    assert found["nuclei"] == pytest.approx(NUCLEI, abs=8)

@@ -33,7 +33,7 @@ from stainfuser.report_tables import (
     validation_rows,
     without_folders,
 )
-from stainfuser.stain.class_colours import class_colours
+from stainfuser.stain.class_colours import class_colours, typical_colours
 
 Record = Mapping[str, Any]
 Colours = dict[str, tuple[int, int, int]]
@@ -246,8 +246,8 @@ def _show(card: SlideCard, seen: BeforeAfter) -> None:
     card.detail = _compare(seen.detail, f"Detail of {slide} at full resolution", target)
     card.detail_um = DETAIL_PX * card.record["mpp"]
     before, after = seen.samples
-    card.colours_before = class_colours(before)
-    card.colours_after = class_colours(after, classes_of=before)
+    card.colours_before = typical_colours(before)
+    card.colours_after = typical_colours(after, classes_of=before)
 
 
 def _compare(pair: tuple[Any, Any], what: str, target: str) -> Comparison:

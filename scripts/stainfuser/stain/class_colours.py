@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -32,3 +34,24 @@ def class_colours(
         for name, share, colour in colours
         if share >= MIN_SHARE
     }
+
+
+def typical_colours(
+    tiles: NDArray[np.uint8], classes_of: NDArray[np.uint8] | None = None
+) -> dict[str, tuple[int, int, int]]:
+    """Return class → median over (N, H, W, 3) tiles of each tile's `class_colours`.
+
+    A pen mark or a fold that fills one tile does not move the median.
+    """
+    sources = tiles if classes_of is None else classes_of
+    found = [class_colours(*pair) for pair in zip(tiles, sources, strict=True)]
+    return {name: _median([each[name] for each in found if name in each]) for name in _seen(found)}
+
+
+def _seen(found: Sequence[dict[str, tuple[int, int, int]]]) -> list[str]:
+    return [name for name in CLASS_NAMES if any(name in each for each in found)]
+
+
+def _median(colours: Sequence[tuple[int, int, int]]) -> tuple[int, int, int]:
+    red, green, blue = np.median(np.array(colours), axis=0)
+    return int(red), int(green), int(blue)

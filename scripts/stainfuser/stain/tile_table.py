@@ -24,7 +24,7 @@ from stainfuser.stain.tissue_features import (
 )
 
 # Tiles with more of their tissue under ink, pen or dirt form no clusters and take no role.
-MAX_FOREIGN_FRACTION = 0.15
+MAX_FOREIGN_FRACTION = 0.02
 PLACE_COLUMNS = ("slide", "row", "x", "y")
 ROLE_COLUMNS = ("tissue_cluster", "stain_cluster", "role_source", "role_target")
 COLUMNS = [
