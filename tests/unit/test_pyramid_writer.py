@@ -34,10 +34,13 @@ def small_spec(**changes) -> SlideSpec:
     return SlideSpec(**{**given, "tile_px": 128, "block_px": 256, **changes})
 
 
-def write_blocks(writer: PyramidWriter, rgb: np.ndarray, stop: int | None = None) -> None:
+def write_blocks(
+    writer: PyramidWriter, rgb: np.ndarray, stop: int | None = None, pause_s: float = 0.0
+) -> None:
     for block in writer.remaining()[:stop]:
         rows = rgb[block.y_px : block.y_px + block.height_px]
         writer.write(block, rows[:, block.x_px : block.x_px + block.width_px], note=block.index)
+        time.sleep(pause_s)
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +154,7 @@ module.SYNC_EVERY_S = {sync_s}
 rgb = textured(1500, 1250)
 with module.PyramidWriter({path!r}, {work!r}, small_spec(), key="k") as writer:
     print("ready", writer.blocks_done, flush=True)
-    write_blocks(writer, rgb)
+    write_blocks(writer, rgb, pause_s=0.02)
     writer.finish()
 """
 

@@ -217,6 +217,8 @@ def _virtual_layout(
 ) -> h5py.VirtualLayout:
     """Map every run of consecutive sources to a run of rows of its shard."""
     layout = h5py.VirtualLayout((*grid, *image_shape), np.uint8)
+    # HDF5 would note the time, and the same pairs would never be the same bytes.
+    layout.dcpl.set_obj_track_times(False)
     for target, (shard, indices) in enumerate(zip(shards, source_indices, strict=True)):
         rows = h5py.VirtualSource(shard, "stylized", (len(indices), *image_shape), np.uint8)
         breaks = np.flatnonzero(np.diff(indices) != 1) + 1
