@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 
 from stainfuser.diffusion import diffusion_phase
@@ -49,6 +50,14 @@ OPTIONS = dict(
     checkpoint_steps=2,
     validation_pairs=2,
 )
+
+
+@pytest.fixture(autouse=True)
+def forget_precision():
+    """Let every test choose its precision; accelerate keeps the first one of a process."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def write_pairs(path: Path, sources: int = 5, targets: int = 4, side: int = 32, **replaced) -> Path:
@@ -252,6 +261,12 @@ def test_other_objectives_train(pairs, tmp_path):
     for objective in ("epsilon", "v_zero_snr"):
         train(tmp_path / objective, pairs, objective=objective, **few)
         assert (tmp_path / objective / "model" / "model_index.json").exists()
+
+
+def test_mixed_precision_trains(pairs, tmp_path):
+    train(tmp_path, pairs, mixed_precision="bf16", steps=2)
+    pipeline = StainFuserPipeline.from_pretrained(tmp_path / "model")
+    assert pipeline.unet.dtype == torch.float32
 
 
 @pytest.mark.parametrize(

@@ -116,8 +116,8 @@ def _step(
     total = 0.0
     for micro in range(parameters.gradient_accumulation):
         with accelerator.accumulate(prepared):
-            with accelerator.autocast():
-                loss = loss_of(prepared, step, micro)
+            # The prepared module runs in mixed precision; statistics around it must not.
+            loss = loss_of(prepared, step, micro)
             accelerator.backward(loss)
             if accelerator.sync_gradients:
                 norm = accelerator.clip_grad_norm_(

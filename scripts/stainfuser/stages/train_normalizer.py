@@ -200,11 +200,15 @@ def _check_choice(key: str, value: str, choices: Sequence[str]) -> None:
 def _accelerator(mixed_precision: str, gradient_accumulation: int, device: str) -> Any:
     from accelerate import Accelerator
 
-    return Accelerator(
-        cpu=device == "cpu",
-        mixed_precision=mixed_precision,
-        gradient_accumulation_steps=gradient_accumulation,
-    )
+    try:
+        return Accelerator(
+            cpu=device == "cpu",
+            mixed_precision=mixed_precision,
+            gradient_accumulation_steps=gradient_accumulation,
+        )
+    except ValueError as error:
+        remedy = 'set it to "no", or to bf16 where the device has it'
+        raise ConfigError("train.mixed_precision", str(error), remedy) from None
 
 
 def _parameters(options: dict[str, Any], images: PairImages) -> TrainingParameters:
