@@ -36,7 +36,7 @@ MISMATCHED_SHARE, MISMATCH_CANDIDATES = 0.3, 4
 SAME_TISSUE_SHARE = 0.08
 OTHER_SCALE_SHARE = 0.25
 FIRST_RECOLOURING_SHARE = 0.6
-NOT_HE_SHARE = 0.15
+NOT_HE_SHARE = 0.18
 # The answer is compared on every so manieth pixel.
 COLOUR_STEP = 2
 # Tiles of source and target per example, one combination per step.
@@ -75,16 +75,16 @@ class HeadBatch:
     """B examples: tiles float32 RGB in [0, 255].
 
     `source` (B, n, H, W, 3); `target` (B, m, H, W, 3); `truth` (B, n, h, w, 3) of every
-    `COLOUR_STEP`-th pixel of the source, and `back_truth` (B, m, h, w, 3) of the target in the
+    `COLOUR_STEP`-th pixel of the source; `other` (B, m, H, W, 3): the tissue of the target in the
     source's stain, which is known as well; `source_labels` (B, n, H, W) and
     `target_labels` int64; `is_he` (B, 2) float32: whether source and target are H&E. Where either
-    is not, the truths say nothing.
+    is not, truth and other say nothing.
     """
 
     source: Tensor
     target: Tensor
     truth: Tensor
-    back_truth: Tensor
+    other: Tensor
     source_labels: Tensor
     target_labels: Tensor
     is_he: Tensor
@@ -234,7 +234,7 @@ def _render(examples: list[Example], rng: np.random.Generator) -> HeadBatch:
     ]
     source, other = first(raw[0]), first(raw[1])
     grid = (slice(None), slice(None), *[slice(None, None, COLOUR_STEP)] * 2)
-    target, truth, back_truth = second(other), second(source[grid]), other[grid]
+    target, truth = second(other), second(source[grid])
     is_he = torch.ones(len(examples), 2)
     for row, example in enumerate(examples):
         if rng.random() < NOT_HE_SHARE:
@@ -248,7 +248,7 @@ def _render(examples: list[Example], rng: np.random.Generator) -> HeadBatch:
         torch.from_numpy(np.stack([getattr(e, n) for e in examples])).long()
         for n in ("source_labels", "target_labels")
     ]
-    return HeadBatch(source, target, truth, back_truth, *labels, is_he)
+    return HeadBatch(source, target, truth, other, *labels, is_he)
 
 
 def look_like_he(examples: Sequence[Example]) -> list[bool]:

@@ -30,7 +30,14 @@ from stainfuser.seeds import derive_seed
 
 LOGGER = logging.getLogger("stainfuser")
 # Weights of the parts of the loss; the colour difference itself has the weight 1.
-LOSS_WEIGHTS = {"rgb": 0.04, "structure": 20.0, "groups": 0.3, "is_he": 0.5, "log_error": 0.05}
+LOSS_WEIGHTS = {
+    "rgb": 0.04,
+    "structure": 20.0,
+    "groups": 0.3,
+    "is_he": 0.5,
+    "log_error": 0.05,
+    "sameness": 0.5,
+}
 # Gradient correlation with the source below which an operator is punished.
 WANTED_STRUCTURE = 0.985
 # Labels are taken at the resolution of the classes.
@@ -87,15 +94,18 @@ def train_head(
 
 def head_losses(head: OperatorHead, batch: HeadBatch) -> dict[str, Tensor]:
     """Return the parts of the loss and their weighted sum, ``total``; ``colour`` is CIE94."""
-    source, source_groups = head.statistics(_channels_first(batch.source))
-    target, target_groups = head.statistics(_channels_first(batch.target))
+    source, seen = head.statistics(_channels_first(batch.source))
+    target, seen_target = head.statistics(_channels_first(batch.target))
     usable = batch.is_he.prod(dim=1)
-    there = _match_losses(head.match(source, target), batch.source, batch.truth, usable)
-    back = _match_losses(head.match(target, source), batch.target, batch.back_truth, usable)
+    grid = (slice(None), slice(None), *[slice(None, None, COLOUR_STEP)] * 2)
+    there = _match_losses(head.match(source, target), batch.source[grid], batch.truth, usable)
+    back = _match_losses(head.match(target, source), batch.target[grid], batch.other[grid], usable)
+    recognized = head.recognize(_channels_first(batch.other), seen)
     he = torch.stack([head.he_logit(side) for side in (source, target)], dim=1)
     losses = {name: (value + back[name]) / 2 for name, value in there.items()} | {
-        "groups": _group_loss(source_groups, batch.source_labels, batch.is_he[:, 0])
-        + _group_loss(target_groups, batch.target_labels, batch.is_he[:, 1]),
+        "sameness": _sameness_loss(recognized, seen_target.logits, usable),
+        "groups": _group_loss(seen.group_logits, batch.source_labels, batch.is_he[:, 0])
+        + _group_loss(seen_target.group_logits, batch.target_labels, batch.is_he[:, 1]),
         "is_he": F.binary_cross_entropy_with_logits(he, batch.is_he),
     }
     losses["total"] = losses["colour"] + sum(
@@ -104,9 +114,10 @@ def head_losses(head: OperatorHead, batch: HeadBatch) -> dict[str, Tensor]:
     return losses
 
 
-def _match_losses(match: Match, tiles: Tensor, truth: Tensor, usable: Tensor) -> dict[str, Tensor]:
-    """Return the losses of one direction; `truth` holds every `COLOUR_STEP`-th pixel of `tiles`."""
-    sampled = tiles[:, :, ::COLOUR_STEP, ::COLOUR_STEP]
+def _match_losses(
+    match: Match, sampled: Tensor, truth: Tensor, usable: Tensor
+) -> dict[str, Tensor]:
+    """Return the losses of one direction, on (B, n, h, w, 3) pixels and what they should become."""
     result = apply_relative_operator(match.relative, match.white, sampled)
     square = cie94_square(rgb_to_lab(result), rgb_to_lab(truth))
     error = square.detach().clamp(min=1e-6).sqrt().mean(dim=(1, 2, 3))
@@ -215,10 +226,25 @@ def _channels_first(tiles: Tensor) -> Tensor:
     return tiles.movedim(-1, -3).contiguous()
 
 
+def _sameness_loss(first: Tensor, second: Tensor, usable: Tensor) -> Tensor:
+    """Return minus the information that the classes of one tissue in two stains share, nats.
+
+    Invariant information clustering (Ji et al. 2019): largest where every pixel has one class,
+    the same in both stains, and all classes are used. Logits are (B * n, K, h, w).
+    """
+    weights = usable.repeat_interleave(len(first) // len(usable))[:, None, None]
+    shares = [logits.flatten(2).softmax(dim=1) for logits in (first, second)]
+    joint = ((shares[0] * weights) @ shares[1].transpose(1, 2)).sum(0)
+    joint = (joint + joint.T).clamp(min=1e-9)
+    joint = joint / joint.sum()
+    marginal = joint.sum(1, keepdim=True)
+    return -(joint * (joint / (marginal * marginal.T)).log()).sum()
+
+
 def _group_loss(logits: Tensor, labels: Tensor, usable: Tensor) -> Tensor:
-    """Return the cross-entropy of (B, n, 3, h, w) logits on the weak labels of H&E images."""
+    """Return the cross-entropy of (B * n, 3, h, w) logits on the weak labels of H&E images."""
     grid = labels[..., ::LABEL_STEP, ::LABEL_STEP].flatten(0, 1)
-    loss = F.cross_entropy(logits.flatten(0, 1), grid, reduction="none")
+    loss = F.cross_entropy(logits, grid, reduction="none")
     return _mean(loss.mean(dim=(1, 2)).unflatten(0, labels.shape[:2]).mean(dim=1), usable)
 
 

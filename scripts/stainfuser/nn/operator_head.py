@@ -54,6 +54,15 @@ class Encoded(NamedTuple):
     context: Tensor
 
 
+class Seen(NamedTuple):
+    """Of B slides with n tiles each: logits (B * n, K or 3, h, w), colour moments and look (B)."""
+
+    logits: Tensor
+    group_logits: Tensor
+    moments: Tensor
+    look: Tensor
+
+
 class OperatorHead(nn.Module):
     """See the module's docstring; shapes: (N, 3, H, W) float32 RGB in [0, 255]."""
 
@@ -89,9 +98,8 @@ class OperatorHead(nn.Module):
             self.assign[2].bias[params.classes :] = torch.tensor([-2.0, -2.0, 0.0])
         # Where a colour lies among the slide's colours; `start_classes` gives it a meaning.
         self.assign_colour = nn.Conv2d(RELATIVE_COLOURS, params.classes, 1)
-        self.is_he = nn.Sequential(
-            nn.Linear(params.context_width + len(GROUPS), 32), nn.SiLU(), nn.Linear(32, 1)
-        )
+        known = params.context_width + params.classes + len(GROUPS) + TISSUE_MOMENTS
+        self.is_he = nn.Sequential(nn.Linear(known, 64), nn.SiLU(), nn.Linear(64, 1))
         self.matcher = ClassMatcher(params)
 
     # ---- tiles to statistics -------------------------------------------------------------------
@@ -142,16 +150,16 @@ class OperatorHead(nn.Module):
         self.assign_colour.weight.copy_(centres[..., None, None] / variance)
         self.assign_colour.bias.copy_(-centres.square().sum(-1) / (2 * variance))
 
-    def statistics(self, rgb: Tensor) -> tuple[ClassStatistics, Tensor]:
-        """Return the statistics of (B, n, 3, H, W) tiles of B slides, and the group logits."""
+    def statistics(self, rgb: Tensor) -> tuple[ClassStatistics, Seen]:
+        """Return the statistics of (B, n, 3, H, W) tiles of B slides, and what they rest on."""
         slides, tiles = rgb.shape[:2]
         flat = rgb.flatten(0, 1)
         moments = tissue_moments(rgb_to_od(flat)).unflatten(0, (slides, tiles)).mean(1)
         encoded = self.encode(flat, ColourMoments(moments.repeat_interleave(tiles, dim=0)))
         images = torch.full((slides,), float(tiles))
         context = encoded.context.unflatten(0, (slides, tiles)).sum(1)
-        look = self.embed_context(context, images).repeat_interleave(tiles, dim=0)
-        logits, group_logits = self.classify(encoded, look)
+        look = self.embed_context(context, images)
+        logits, group_logits = self.classify(encoded, look.repeat_interleave(tiles, dim=0))
         classes, groups = class_sums(flat, logits, group_logits)
         pooled = ClassStatistics(
             images,
@@ -159,14 +167,23 @@ class OperatorHead(nn.Module):
             classes.unflatten(0, (slides, tiles)).sum(1),
             groups.unflatten(0, (slides, tiles)).sum(1),
         )
-        return pooled, group_logits.unflatten(0, (slides, tiles))
+        return pooled, Seen(logits, group_logits, moments, look)
+
+    def recognize(self, rgb: Tensor, seen: Seen) -> Tensor:
+        """Return class logits (B * n, K, h, w) of more tiles, (B, n, 3, H, W), of seen slides."""
+        tiles = rgb.shape[1]
+        colour = ColourMoments(seen.moments.repeat_interleave(tiles, dim=0))
+        look = seen.look.repeat_interleave(tiles, dim=0)
+        return self.classify(self.encode(rgb.flatten(0, 1), colour), look)[0]
 
     # ---- statistics to an operator -------------------------------------------------------------
 
     def he_logit(self, statistics: ClassStatistics) -> Tensor:
         """Return (...): log-odds that the tiles show H&E-stained tissue."""
         look = self.embed_context(statistics.context, statistics.images)
-        return self.is_he(torch.cat([look, statistics.group_fractions], dim=-1)).squeeze(-1)
+        shares = [statistics.fractions.sqrt(), statistics.group_fractions.sqrt()]
+        colours = (statistics.context / statistics.images[..., None])[..., -TISSUE_MOMENTS:]
+        return self.is_he(torch.cat([look, *shares, colours], dim=-1)).squeeze(-1)
 
     def match(self, source: ClassStatistics, target: ClassStatistics) -> Match:
         """Return the operators that carry B sources to B targets."""
