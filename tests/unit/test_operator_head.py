@@ -21,7 +21,9 @@ from stainfuser.nn.operator_head import OperatorHead, class_sums
 from stainfuser.nn.operator_safety import MIN_STRUCTURE, safe_solution
 from stainfuser.nn.operator_solve import (
     absolute_coefficients,
+    feature_changes,
     identity_coefficients,
+    mean_features,
     predicted_structure,
     relative_features,
     ridge,
@@ -145,9 +147,10 @@ def test_ridge_finds_a_known_map_and_stays_at_the_start_without_points():
     torch.manual_seed(0)
     known, points = torch.randn(1, 9, 3), torch.rand(1, 40, 3)
     start, pull = torch.zeros(1, 9, 3), torch.full((1, 9), 1e-6)
-    found = ridge(points, relative_features(points) @ known, torch.ones(1, 40), start, pull)
+    features = relative_features(points)
+    found = ridge(features, features @ known, torch.ones(1, 40), start, pull)
     torch.testing.assert_close(found, known, atol=0.05, rtol=0.05)
-    held = ridge(points, points, torch.zeros(1, 40), known, pull)
+    held = ridge(features, points, torch.zeros(1, 40), known, pull)
     torch.testing.assert_close(held, known)
 
 
@@ -308,3 +311,16 @@ def test_every_class_of_the_slide_is_within_the_trusted_colours(head):
     offset = offset - parts["centre"]
     sigmas = np.sqrt(np.einsum("ni,ij,nj->n", offset, np.array(parts["precision"]), offset))
     assert np.quantile(sigmas, 0.99) < 3.2
+
+
+def test_mean_features_are_the_mean_of_the_features():
+    torch.manual_seed(0)
+    points, spread = torch.rand(500, 3).double(), torch.rand(3).double()
+    covariance = torch.cov(points.T, correction=0)
+    expected = relative_features(points).mean(0)
+    torch.testing.assert_close(mean_features(points.mean(0), covariance), expected)
+    small = 1e-6 * spread
+    change = (relative_features(points + small) - relative_features(points)) / 1e-6
+    torch.testing.assert_close(
+        feature_changes(points, spread.expand(500, 3)), change, atol=1e-4, rtol=0
+    )

@@ -31,8 +31,9 @@ SCALES = (1, 2, 3, 4, 6)
 SCALE_SHARES = (0.24, 0.34, 0.2, 0.14, 0.08)
 # Tiles with less tissue than this are drawn again, so often.
 MIN_TISSUE_FRACTION, TILE_ATTEMPTS = 0.2, 12
-# Share of targets of deliberately other composition, picked from so many candidates.
-MISMATCHED_SHARE, MISMATCH_CANDIDATES = 0.3, 4
+# Shares of targets of deliberately other and of like composition, picked from so many candidates
+# for each tile; the rest are as they come.
+MISMATCHED_SHARE, MATCHED_SHARE, CANDIDATES = 0.25, 0.35, 4
 SAME_TISSUE_SHARE = 0.08
 OTHER_SCALE_SHARE = 0.25
 FIRST_RECOLOURING_SHARE = 0.6
@@ -289,13 +290,20 @@ def _draw_target(
     labels: NDArray[np.uint8],
     rng: np.random.Generator,
 ) -> list[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
-    """Draw target tiles; of `MISMATCHED_SHARE` those least like the source in nuclei."""
-    mismatched = rng.random() < MISMATCHED_SHARE
-    draws = count * (MISMATCH_CANDIDATES if mismatched else 1)
+    """Draw target tiles; some sets are those most or least like the source in nuclei and glass."""
+    kind = rng.random()
+    chosen = kind < MISMATCHED_SHARE + MATCHED_SHARE
+    draws = count * (CANDIDATES if chosen else 1)
     tiles = [_draw_tile(image, scale, tile_px, rng) for _ in range(draws)]
-    nuclei = (labels == NUCLEI).mean()
-    tiles.sort(key=lambda tile: -abs((tile[1] == NUCLEI).mean() - nuclei))
-    return tiles[:count]
+    shares = np.array([(labels == BACKGROUND).mean(), (labels == NUCLEI).mean()])
+    misses = [
+        np.abs([(own == BACKGROUND).mean(), (own == NUCLEI).mean()] - shares).sum()
+        for _, own in tiles
+    ]
+    order = np.argsort(misses, kind="stable") if chosen else np.arange(draws)
+    if kind < MISMATCHED_SHARE:
+        order = order[::-1]
+    return [tiles[i] for i in order[:count]]
 
 
 def _draw_tile(

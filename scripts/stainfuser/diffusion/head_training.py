@@ -36,7 +36,7 @@ LOSS_WEIGHTS = {
     "groups": 0.3,
     "is_he": 0.5,
     "log_error": 0.05,
-    "sameness": 0.5,
+    "sameness": 2.0,
 }
 # Gradient correlation with the source below which an operator is punished.
 WANTED_STRUCTURE = 0.985

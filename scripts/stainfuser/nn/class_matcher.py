@@ -17,7 +17,8 @@ from stainfuser.nn.class_statistics import EXTRA_CLASSES, ClassStatistics
 from stainfuser.nn.operator_solve import (
     LINEAR,
     channel_gains,
-    relative_features,
+    feature_changes,
+    mean_features,
     ridge,
     tissue_mean,
     white_point,
@@ -27,7 +28,7 @@ from stainfuser.nn.operator_solve import (
 MAX_SHIFT_OD = 0.25
 MAX_LOG_WEIGHT = 5.0
 # Pull of the ridge on linear and quadratic features before training: a few per cent of the mass.
-LINEAR_PULL, QUADRATIC_PULL = 1e-3, 1e-2
+LINEAR_PULL, QUADRATIC_PULL = 3e-4, 3e-3
 # Per class, source and target: mean, spread (3 each), share; misfit of the mean (3), distance.
 TOKEN_INPUTS = 18
 
@@ -116,18 +117,19 @@ class ClassMatcher(nn.Module):
         start = channel_gains(tissue_mean(source, white), tissue_mean(target, white))
         means, wanted = (side.means() - white[:, None] for side in (source, target))
         spreads, wanted_spreads = source.spreads(), target.spreads()
+        features = mean_features(means, source.covariances())
+        changes = feature_changes(means, spreads)
         shares = [side.fractions for side in (source, target)]
         common = shares[0] * shares[1] / (shares[0] + shares[1] + 1e-4)
         known = [means, wanted, spreads, wanted_spreads]
         known += [torch.log(share + 1e-4)[..., None] / 4 for share in shares]
-        known += [relative_features(means) @ start - wanted, (means - wanted).abs().sum(-1, True)]
+        known += [features @ start - wanted, (means - wanted).abs().sum(-1, True)]
         tokens = torch.cat(known, dim=-1)
         first = common * self._bounded(self.first_weight(tokens)[..., 0]).exp()
         pull = self.log_pull.exp().expand(len(means), 2)
-        draft = _solve(means, spreads, wanted, wanted_spreads, first, start, pull)
+        draft = _solve(features, changes, wanted, wanted_spreads, first, start, pull)
 
-        drafted = relative_features(means) @ draft
-        drafted_spreads = relative_features(means + spreads) @ draft - drafted
+        drafted, drafted_spreads = features @ draft, changes @ draft
         tokens = torch.cat([*known[:6], drafted - wanted, known[7]], dim=-1)
         hidden = self.read(tokens) + self.names
         hidden = torch.cat([hidden, self.look(torch.cat([look, target_look], -1))[:, None]], 1)
@@ -142,7 +144,7 @@ class ClassMatcher(nn.Module):
         evidence = common + (1 - trust[..., 0]) * shares[0] / 2
         weights = evidence * self._bounded(log_weight[..., 0]).exp()
         pull = pull * self._bounded(softer).exp()
-        relative = _solve(means, spreads, mended, mended_spreads, weights, start, pull)
+        relative = _solve(features, changes, mended, mended_spreads, weights, start, pull)
         gains = torch.diagonal(start[:, LINEAR], dim1=1, dim2=2)
         return Match(relative, white, gains, weights, log_error[:, 0])
 
@@ -152,16 +154,16 @@ class ClassMatcher(nn.Module):
 
 
 def _solve(
-    means: Tensor,
-    spreads: Tensor,
+    features: Tensor,
+    changes: Tensor,
     wanted: Tensor,
     wanted_spreads: Tensor,
     weights: Tensor,
     start: Tensor,
     pull: Tensor,
 ) -> Tensor:
-    """Fit class means, and means a deviation to either side, to what is wanted of them."""
-    points = torch.cat([means, means + spreads, means - spreads], dim=1)
+    """Fit class means, and what lies a deviation to either side, to what is wanted of them."""
+    points = torch.cat([features, features + changes, features - changes], dim=1)
     values = torch.cat([wanted, wanted + wanted_spreads, wanted - wanted_spreads], dim=1)
     all_weights = torch.cat([weights, 0.25 * weights, 0.25 * weights], dim=1)
     pulls = torch.cat([pull[:, :1].expand(-1, 3), pull[:, 1:].expand(-1, 6)], dim=1)

@@ -29,6 +29,23 @@ def relative_features(od: Tensor) -> Tensor:
     return quadratic_features(od)[..., 1:]
 
 
+def mean_features(means: Tensor, covariances: Tensor) -> Tensor:
+    """Return (..., 9): the mean of `relative_features` over a class, exactly.
+
+    `means` (..., 3) relative to white and `covariances` (..., 3, 3) of the class.
+    """
+    rows, columns = (0, 1, 2, 0, 0, 1), (0, 1, 2, 1, 2, 2)
+    products = means[..., rows] * means[..., columns] + covariances[..., rows, columns]
+    return torch.cat([means, products], dim=-1)
+
+
+def feature_changes(means: Tensor, spreads: Tensor) -> Tensor:
+    """Return (..., 9): how `relative_features` change from `means` along `spreads`, (..., 3)."""
+    rows, columns = (0, 1, 2, 0, 0, 1), (0, 1, 2, 1, 2, 2)
+    changes = means[..., rows] * spreads[..., columns] + spreads[..., rows] * means[..., columns]
+    return torch.cat([spreads, changes], dim=-1)
+
+
 def white_point(statistics: ClassStatistics) -> Tensor:
     """Return (..., 3): the OD of the glass; `USUAL_WHITE_OD` where the tiles show none."""
     background = statistics.groups[..., 0, :]
@@ -57,13 +74,13 @@ def channel_gains(source_mean: Tensor, target_mean: Tensor) -> Tensor:
     return start
 
 
-def ridge(points: Tensor, values: Tensor, weights: Tensor, start: Tensor, pull: Tensor) -> Tensor:
+def ridge(features: Tensor, values: Tensor, weights: Tensor, start: Tensor, pull: Tensor) -> Tensor:
     """Return (B, 9, 3): the weighted least-squares map, pulled towards `start`.
 
     Parameters
     ----------
-    points, values
-        (B, n, 3) OD relative to white, of the source and wanted of it.
+    features, values
+        (B, n, 9) `relative_features` of the source, and (B, n, 3) OD wanted of them.
     weights
         (B, n), not negative.
     start
@@ -71,7 +88,6 @@ def ridge(points: Tensor, values: Tensor, weights: Tensor, start: Tensor, pull: 
     pull
         (B, 9), positive: how strongly each feature is held at `start`.
     """
-    features = relative_features(points)
     weighted = (features * weights[..., None]).transpose(-1, -2)
     normal = weighted @ features + torch.diag_embed(pull)
     return start + torch.linalg.solve(normal, weighted @ (values - features @ start))

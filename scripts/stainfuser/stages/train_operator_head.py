@@ -35,7 +35,7 @@ from stainfuser.stamps import make_stamp
 
 LOGGER = logging.getLogger("stainfuser")
 # Factor on the variance of the starting classes: softer ones are easier to move.
-STARTING_SOFTNESS = 2.0
+STARTING_SOFTNESS = 24.0
 # Every so manieth pair of protocols of the mosaics is measured after training.
 FAN_STEP = 4
 

@@ -23,7 +23,8 @@ from stainfuser.stain.optical_density import od_to_rgb, rgb_to_od
 from stainfuser.stain.stain_directions import REFERENCE_DIRECTIONS, stain_directions
 
 FAMILIES = ("scanner", "spectral")
-CURVE_NODES = 6
+# Few nodes: the tone curves of scanners are smooth.
+CURVE_NODES = 4
 # The mean CIEDE2000 a map makes is drawn from this range: the H&E images of a dozen laboratories
 # and scanners at hand differ by 6 to 29 (5th to 95th percentile, median 14) in `region_bands`.
 DE_RANGE, DE_TOLERANCE = (6.0, 22.0), 1.0
