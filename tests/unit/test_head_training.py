@@ -152,7 +152,7 @@ def test_training_learns(images, tmp_path, monkeypatch):
     average, losses = train_head(head, images, options, seed=1, work_dir=tmp_path)
     assert len(losses) == 40
     after = mean_losses(average, batches)
-    assert after["groups"] < 0.8 * before["groups"] and after["total"] < before["total"]
+    assert after["groups"] < 0.9 * before["groups"] and after["total"] < before["total"]
 
 
 def test_interrupted_training_continues_to_the_same_weights(images, tmp_path, monkeypatch):
