@@ -230,6 +230,14 @@ class OperatorHead(nn.Module):
         logits = [float(self.he_logit(side)[0]) for side in sides]
         return safe_solution(self.match(*sides), *map(_batched, (source, target)), *logits)
 
+    def fit(
+        self,
+        images: NDArray[np.uint8] | Sequence[NDArray[np.uint8]],
+        target: ClassStatistics,
+    ) -> Solution:
+        """Return the operator from tiles of one slide to a target, `summarise` of its tiles."""
+        return self.solve(self.summarise(images), target)
+
     def save_pretrained(self, folder: str | Path, stamp: Mapping[str, str] | None = None) -> None:
         """Write ``config.json`` and ``model.safetensors``; `stamp` says what made them."""
         from safetensors.torch import save_file
