@@ -1,0 +1,70 @@
+"""Bridge start `operator_head`: the source as the frozen operator head recolours it.
+
+The head finds one colour operator for a slide and a target; what the diffusion model then learns
+is what no colour operator can do. Images keep their structure up to this point, because the
+operator maps every pixel by its own colour.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from stainfuser.nn.stain_statistics import StainStatistics
+from stainfuser.stain.operators import ColourOperator, apply_lookup_table
+
+START = "operator_head"
+
+
+def find_operator(
+    head: Any, source: Sequence[NDArray[np.uint8]], target_summary: Any
+) -> ColourOperator:
+    """Return the operator from tiles of one slide to a target.
+
+    Parameters
+    ----------
+    head
+        `nn.operator_head.OperatorHead`.
+    source
+        (H, W, 3) uint8 RGB tiles of one slide.
+    target_summary
+        ``head.summarise`` of the target's images.
+    """
+    solution = head.fit(list(source), target_summary)
+    return ColourOperator.from_json(solution.diagnostics["operator"])
+
+
+def start_image(operator: ColourOperator, rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return where the bridge starts: (H, W, 3) uint8 RGB through the operator's table."""
+    return apply_lookup_table(rgb, operator.lookup_table())
+
+
+def start_statistics(
+    own: StainStatistics, operators: Sequence[ColourOperator | None]
+) -> StainStatistics:
+    """Return the statistics of N starts from those of N sources; None changes nothing.
+
+    The statistics are those of a sample of pixels, and every pixel is mapped by its own colour.
+    """
+    sample = own.sample.clone()
+    for row, operator in enumerate(operators):
+        if operator is not None:
+            mapped = operator.map_od(sample[row].double().cpu().numpy())
+            sample[row] = torch.from_numpy(mapped).to(sample)
+    return StainStatistics.of_sample(sample)
+
+
+def start_tensor(operators: Sequence[ColourOperator], rgb: Tensor) -> Tensor:
+    """Return the starts of (N, 3, H, W) RGB in [0, 1], each by its own operator, exactly."""
+    starts = []
+    for image, operator in zip(rgb, operators, strict=True):
+        pixels = (image.permute(1, 2, 0) * 255.0).double().cpu().numpy()
+        od = operator.map_od(-np.log((pixels + 1.0) / 256.0))
+        mapped = np.clip(256.0 * np.exp(-od) - 1.0, 0.0, 255.0) / 255.0
+        starts.append(torch.from_numpy(mapped).permute(2, 0, 1).to(rgb))
+    return torch.stack(starts)
