@@ -1,9 +1,8 @@
-"""Classical stain normalisation, the peers a model has to beat: Reinhard 2001, Macenko 2009.
+"""Classical stain normalisation: Reinhard 2001, Macenko 2009, Vahadane 2016: peers to beat.
 
-The arithmetic is torchstain's (numpy backend, its own settings), as others run it. What is added
-is an answer where the methods have none: a tile without two stains, or without colour contrast,
-comes back as it was, and says so. Vahadane is left out: its one maintained implementation needs
-SPAMS, which is not among the dependencies.
+The arithmetic of the first two is torchstain's (numpy backend, its own settings), as others run it;
+that of the third is in `vahadane`. What is added is an answer where the methods have none: a tile
+without two stains, or without colour contrast, comes back as it was, and says so.
 """
 
 from __future__ import annotations
@@ -14,13 +13,19 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from stainfuser.stain.vahadane import VahadaneNormalizer
+
 CLASSICAL_METHODS = ("reinhard", "macenko")
+# What a model is measured beside.
+BENCHMARK_METHODS = (*CLASSICAL_METHODS, "vahadane")
 # Below this standard deviation, grey levels, a channel's spread is noise and is not divided by.
 MIN_SPREAD = 0.5
 # Macenko's white level and the optical density below which torchstain leaves a pixel out.
 MACENKO_WHITE, MACENKO_BETA = 240, 0.15
 # Fewest stained pixels that two stain directions are estimated from.
 MIN_STAINED_PX = 64
+# How a method says that it has no answer.
+UNDEFINED = (FloatingPointError, ValueError, np.linalg.LinAlgError)
 
 
 class ClassicalResult(NamedTuple):
@@ -52,12 +57,12 @@ def macenko(source: NDArray[np.uint8], target: NDArray[np.uint8]) -> NDArray[np.
 
 
 def fit_classical(method: str, target: NDArray[np.uint8]) -> Normalizer:
-    """Fit a method of `CLASSICAL_METHODS` to a target once; call the result on every source.
+    """Fit a method of `BENCHMARK_METHODS` to a target once; call the result on every source.
 
     Raises `ValueError` for an unknown method.
     """
-    if method not in CLASSICAL_METHODS:
-        raise ValueError(f"unknown method {method!r}, expected one of {CLASSICAL_METHODS}")
+    if method not in BENCHMARK_METHODS:
+        raise ValueError(f"unknown method {method!r}, expected one of {BENCHMARK_METHODS}")
     is_usable = _has_colour_spread if method == "reinhard" else _has_stain
     engine = _fitted_engine(method, target) if is_usable(target) else None
 
@@ -67,7 +72,7 @@ def fit_classical(method: str, target: NDArray[np.uint8]) -> Normalizer:
         try:
             with np.errstate(divide="raise", invalid="raise", over="ignore"):
                 output = engine.normalize(source)
-        except (FloatingPointError, np.linalg.LinAlgError):
+        except UNDEFINED:
             return ClassicalResult(source.copy(), True)
         return ClassicalResult(output[0] if isinstance(output, tuple) else output, False)
 
@@ -75,7 +80,12 @@ def fit_classical(method: str, target: NDArray[np.uint8]) -> Normalizer:
 
 
 def _fitted_engine(method: str, target: NDArray[np.uint8]) -> Any | None:
-    """Return torchstain's normaliser fitted to `target`, None where the fit is undefined."""
+    """Return a normaliser fitted to `target`, None where the fit is undefined."""
+    if method == "vahadane":
+        try:
+            return VahadaneNormalizer(target)
+        except UNDEFINED:
+            return None
     # The numpy modules are named directly: torchstain's factories would import torch.
     from torchstain.numpy.normalizers import NumpyMacenkoNormalizer, NumpyReinhardNormalizer
 
@@ -83,7 +93,7 @@ def _fitted_engine(method: str, target: NDArray[np.uint8]) -> Any | None:
     try:
         with np.errstate(divide="raise", invalid="raise"):
             engine.fit(target)
-    except (FloatingPointError, np.linalg.LinAlgError):
+    except UNDEFINED:
         return None
     return engine
 
