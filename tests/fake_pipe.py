@@ -26,12 +26,15 @@ class FakePipe:
 
     def __init__(self, change=recolour, mpp: float | None = 0.5) -> None:
         self.config = SimpleNamespace(mpp=mpp)
-        self.change, self.tiles, self.statistics = change, 0, None
+        self.change, self.tiles, self.slide = change, 0, None
 
     def encode_target(self, images):
         return images
 
-    def __call__(self, source, target, *, source_statistics=None, **_):
+    def fit_slide(self, images, target):
+        return images
+
+    def __call__(self, source, target, *, slide=None, **_):
         self.tiles += len(source)
-        self.statistics = source_statistics
+        self.slide = slide
         return SimpleNamespace(images=np.stack([self.change(tile) for tile in source]))

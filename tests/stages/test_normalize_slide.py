@@ -100,7 +100,7 @@ def test_the_operator_reports_its_residual(both_modes):
 def test_the_slide_teaches_the_model_its_colours(tmp_path):
     pipe = FakePipe()
     record = Case(tmp_path, tissue_picture(700)).run(pipe, mode="render")
-    assert len(pipe.statistics) == len(record["tiles"]) > 0
+    assert len(pipe.slide) == len(record["tiles"]) > 0
 
 
 @pytest.mark.parametrize("mode", ["operator", "render"])

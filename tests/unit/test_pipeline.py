@@ -135,9 +135,9 @@ def test_a_large_target_is_seen_as_a_whole(pipeline):
 
 def test_slide_statistics_give_one_colour_change(pipeline, target):
     tiles = pictures(3, 32, 32) // np.array([1, 2, 3], np.uint8)[:, None, None, None]
-    statistics = pipeline.encode_target(list(tiles))
-    alone = pipeline(tiles[0], target, output_type="np", source_statistics=statistics).images[0]
-    every = pipeline(tiles, target, output_type="np", source_statistics=statistics).images
+    slide = pipeline.fit_slide(list(tiles), target)
+    alone = pipeline(tiles[0], target, output_type="np", slide=slide).images[0]
+    every = pipeline(tiles, target, output_type="np", slide=slide).images
     assert np.array_equal(alone, every[0])
     assert not np.array_equal(alone, pipeline(tiles[0], target, output_type="np").images[0])
 

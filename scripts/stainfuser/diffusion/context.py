@@ -1,4 +1,4 @@
-"""The target as the model sees it: a weighted set of latent tokens and stain statistics."""
+"""The target as the model sees it: a weighted set of latent tokens and statistics."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from stainfuser.nn.class_statistics import ClassStatistics
 from stainfuser.nn.stain_statistics import StainStatistics
 
 # Lloyd iterations; more change the centroids by less than the noise between crops of a target.
@@ -25,11 +26,15 @@ class StainTarget:
         (N, 1, K) log of how many tokens each stands for; None if each stands for itself.
     statistics
         Stain statistics of the N targets.
+    classes
+        (N, ...) class statistics, of a model with an operator head; else None. They stay on the
+        CPU.
     """
 
     tokens: Tensor
     token_bias: Tensor | None
     statistics: StainStatistics
+    classes: ClassStatistics | None = None
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -37,12 +42,16 @@ class StainTarget:
     def select(self, index: Tensor | list[int]) -> StainTarget:
         """Return the chosen targets, in that order, repeats allowed."""
         bias = None if self.token_bias is None else self.token_bias[index]
-        return StainTarget(self.tokens[index], bias, self.statistics.select(index))
+        classes = self.classes
+        if classes is not None:
+            names = ClassStatistics.__annotations__
+            classes = ClassStatistics(*(getattr(classes, name)[index] for name in names))
+        return StainTarget(self.tokens[index], bias, self.statistics.select(index), classes)
 
     def to(self, device: torch.device | str) -> StainTarget:
         """Return the target on a device."""
         bias = None if self.token_bias is None else self.token_bias.to(device)
-        return StainTarget(self.tokens.to(device), bias, self.statistics.to(device))
+        return StainTarget(self.tokens.to(device), bias, self.statistics.to(device), self.classes)
 
 
 def flatten_tokens(latents: Tensor) -> Tensor:

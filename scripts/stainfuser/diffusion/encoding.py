@@ -35,7 +35,10 @@ def encode_latents(vae: Any, images: Tensor) -> Tensor:
 def encode_start(
     vae: Any, rgb: Tensor, own: StainStatistics, other: StainStatistics, start: str
 ) -> Tensor:
-    """Return the latents a bridge starts from: (N, 3, H, W) in [0, 1] → (N, C, h, w)."""
+    """Return the latents a bridge starts from: (N, 3, H, W) in [0, 1] → (N, C, h, w).
+
+    With start "operator_head" `rgb` are the starts already (`operator_start.start_image`).
+    """
     if start == "statistics":
         rgb = match_statistics(rgb, own, other)
     return encode_latents(vae, to_range(rgb, "minus_one_one"))

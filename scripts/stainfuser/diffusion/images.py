@@ -46,6 +46,11 @@ def to_uint8(image: Tensor) -> NDArray[np.uint8]:
     return scaled.permute(1, 2, 0).contiguous().cpu().numpy()
 
 
+def to_tensor(rgb: NDArray[np.uint8]) -> Tensor:
+    """(H, W, 3) uint8 → (3, H, W) float32 in [0, 1]."""
+    return torch.from_numpy(np.array(rgb)).permute(2, 0, 1).float() / 255.0
+
+
 def collected(results: list[Tensor], output_type: str) -> Any:
     """Return what `output_type` names; stacked if all have one size."""
     if output_type in ("np", "pil"):

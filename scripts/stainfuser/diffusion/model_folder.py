@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from stainfuser.errors import InputError
+from stainfuser.presets import read_contents
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 # A folder may name only these: importing a module runs it.
@@ -20,10 +21,10 @@ REMEDY = "train the model again, or copy the folder once more, whole"
 
 def read_model_index(folder: Path, pipeline_class: str) -> dict[str, Any]:
     """Return `model_index.json`, or raise `InputError` if this is no folder of `pipeline_class`."""
-    if not folder.is_dir():
-        raise InputError(folder, "there is no such model folder", "give the folder of a model")
-    index = _read_mapping(folder / "model_index.json", folder)
-    found = index.get("_class_name")
+    contents = read_contents(folder)
+    index = contents.index
+    # A folder with nothing but an operator head needs no index.
+    found = index.get("_class_name") if index else pipeline_class
     if found != pipeline_class:
         raise InputError(
             folder,

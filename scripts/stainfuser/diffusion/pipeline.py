@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import groupby
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from diffusers import DiffusionPipeline
@@ -14,14 +12,16 @@ from diffusers.utils import BaseOutput
 from torch import Tensor
 
 from stainfuser import __version__
-from stainfuser.diffusion.context import StainTarget
-from stainfuser.diffusion.encoding import (
-    encode_start,
-    encode_target,
-    join_targets,
-    to_range,
+from stainfuser.diffusion.call_arguments import (
+    check_count,
+    check_parts,
+    checked_mode,
+    checked_steps,
+    initial_seed,
 )
-from stainfuser.diffusion.images import collected, image_list, reflect_pad
+from stainfuser.diffusion.context import StainTarget
+from stainfuser.diffusion.encoding import encode_target, join_targets
+from stainfuser.diffusion.images import collected, image_list
 from stainfuser.diffusion.model_folder import (
     align,
     check_component,
@@ -29,32 +29,59 @@ from stainfuser.diffusion.model_folder import (
     read_model_index,
 )
 from stainfuser.diffusion.objectives import objective_named
+from stainfuser.diffusion.operator_mode import (
+    SlideFit,
+    apply_operator,
+    fit_images,
+    load_head,
+    save_head,
+    summarise_each,
+    warn_of_remarks,
+)
 from stainfuser.diffusion.published import PublishedLayout
-from stainfuser.diffusion.sampling import class_labels, control_image, denoise, predict
+from stainfuser.diffusion.tile_rendering import RenderCall, TileRendering
 from stainfuser.errors import InputError
+from stainfuser.nn.operator_head import OperatorHead
+from stainfuser.nn.operator_safety import Solution
 from stainfuser.nn.stain_statistics import StainStatistics, stain_statistics
 from stainfuser.nn.token_attention import WeightedTokenProcessor
-
-OUTPUT_TYPES = ("pil", "np", "pt", "latent")
+from stainfuser.presets import DIFFUSION_PARTS, HEAD_FOLDER, find_model
 
 
 @dataclass
 class StainFuserOutput(BaseOutput):
-    """`images`: as `output_type` says; "np" is (N, H, W, 3) uint8, a list if the sizes differ."""
+    """What a call returns.
+
+    Attributes
+    ----------
+    images
+        As `output_type` says; "np" is (N, H, W, 3) uint8, a list if the sizes differ.
+    confidence
+        Per source, how sure the operator head is that source and target are H&E, [0, 1]; None
+        without a head.
+    remarks
+        Per source, sentences that say what makes its result doubtful; None without a head.
+    """
 
     images: Any
+    confidence: list[float] | None = None
+    remarks: list[list[str]] | None = None
 
 
-class StainFuserPipeline(PublishedLayout, DiffusionPipeline):
+class StainFuserPipeline(TileRendering, PublishedLayout, DiffusionPipeline):
     """Conditional latent diffusion for stain normalisation.
 
     The source's pixels steer the structure through a ControlNet; the target's VAE latents are the
-    tokens of the cross-attention, in place of text.
+    tokens of the cross-attention, in place of text. Beside this diffusion part, or alone, there can
+    be an operator head, which yields one colour operator from source to target.
 
     Parameters
     ----------
     vae, unet, controlnet, scheduler
-        diffusers components; UNet and ControlNet project tokens (`encoder_hid_dim`).
+        diffusers components; UNet and ControlNet project tokens (`encoder_hid_dim`). All None: a
+        model with nothing but a head.
+    operator_head
+        An `OperatorHead`, or None. It works on the CPU wherever the diffusion part is.
     preset, objective
         Architecture ("compact", "sd21") and what it was trained to predict (see `objectives`).
     mpp
@@ -64,18 +91,21 @@ class StainFuserPipeline(PublishedLayout, DiffusionPipeline):
     context_tokens
         Tokens a target is summarised to; None: all of them.
     start
-        Objective bridge: "source", or "statistics" for the source with the target's mean and
-        covariance of optical density.
+        Objective bridge: "source", "statistics" for the source with the target's mean and
+        covariance of optical density, or "operator_head" for what the head makes of it.
     target_range, control_range
         What the VAE sees of the target and the ControlNet of the source: "zero_one" (published
         weights) or "minus_one_one". Images the VAE encodes as content are always [-1, 1].
     control_unshuffle
         Side of the pixel blocks folded into channels for the ControlNet.
+    mode
+        What a call does unless it says: "operator" or "render"; None: operator with a head.
     software_version
         Version of this package that trained the model.
     """
 
     model_cpu_offload_seq = "vae->controlnet->unet->vae"
+    _optional_components: ClassVar[list[str]] = list(DIFFUSION_PARTS)
 
     def __init__(
         self,
@@ -92,11 +122,17 @@ class StainFuserPipeline(PublishedLayout, DiffusionPipeline):
         target_range: str = "minus_one_one",
         control_range: str = "minus_one_one",
         control_unshuffle: int = 1,
+        mode: str | None = None,
         software_version: str = __version__,
+        operator_head: OperatorHead | None = None,
     ) -> None:
         super().__init__()
         objective_named(objective)
-        self.register_modules(vae=vae, unet=unet, controlnet=controlnet, scheduler=scheduler)
+        parts = {"vae": vae, "unet": unet, "controlnet": controlnet, "scheduler": scheduler}
+        check_parts(parts, operator_head, start)
+        # Not a component of diffusers' kind: it stays on the CPU, in its own format.
+        self.operator_head = operator_head
+        self.register_modules(**parts)
         self.register_to_config(
             preset=preset,
             objective=objective,
@@ -107,24 +143,37 @@ class StainFuserPipeline(PublishedLayout, DiffusionPipeline):
             target_range=target_range,
             control_range=control_range,
             control_unshuffle=control_unshuffle,
+            mode=mode or ("operator" if operator_head is not None else "render"),
             software_version=software_version,
         )
-        for network in (unet, controlnet):
-            network.set_attn_processor(WeightedTokenProcessor())
-        for module in (vae, unet, controlnet):
-            module.eval()
+        if unet is not None:
+            for network in (unet, controlnet):
+                network.set_attn_processor(WeightedTokenProcessor())
+            for module in (vae, unet, controlnet):
+                module.eval()
         self.set_progress_bar_config(disable=None)
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path, **keywords: Any) -> StainFuserPipeline:
-        """Load a model folder; the keywords are those of `DiffusionPipeline.from_pretrained`.
+    def from_pretrained(cls, model: str | Path, **keywords: Any) -> StainFuserPipeline:
+        """Load a shipped preset by its name, or a model folder.
+
+        The keywords are those of `DiffusionPipeline.from_pretrained`. Nothing is downloaded. A text
+        that names a preset means the preset; a folder of the same name is given as ``./compact``.
 
         Raises `InputError` if the folder is missing, incomplete, damaged, of another architecture
         or holds weights that are not finite.
         """
-        folder = Path(folder)
+        folder = find_model(model)
         index = read_model_index(folder, cls.__name__)
-        components = {k: v for k, v in index.items() if isinstance(v, list) and k != "scheduler"}
+        if "operator_head" not in keywords and (folder / HEAD_FOLDER).is_dir():
+            keywords["operator_head"] = load_head(folder / HEAD_FOLDER)
+        if not index:
+            return cls(**dict.fromkeys(DIFFUSION_PARTS), **keywords)
+        components = {
+            name: value
+            for name, value in index.items()
+            if isinstance(value, list) and value[0] is not None and name != "scheduler"
+        }
         for name, (library, class_name) in components.items():
             if keywords.get(name) is None:
                 check_component(folder / name, library, class_name)
@@ -136,33 +185,53 @@ class StainFuserPipeline(PublishedLayout, DiffusionPipeline):
             align(module)
         return pipeline
 
-    @property
-    def latent_factor(self) -> int:
-        """Pixels per latent along a side."""
-        config = self.vae.config
-        return config.get("patch_px") or 2 ** (len(config.block_out_channels) - 1)
+    def save_pretrained(self, folder: str | Path, **keywords: Any) -> None:
+        """Write a model folder; the keywords are those of `DiffusionPipeline.save_pretrained`."""
+        super().save_pretrained(str(folder), **keywords)
+        if self.operator_head is not None:
+            save_head(self.operator_head, Path(folder) / HEAD_FOLDER)
 
     @property
-    def size_multiple(self) -> int:
-        """Tiles are padded to a multiple of this side, px."""
-        return self.latent_factor * 2 ** (len(self.unet.config.block_out_channels) - 1)
+    def can_render(self) -> bool:
+        """Tell whether there is a diffusion part."""
+        return self.unet is not None
 
     @torch.no_grad()
     def encode_target(self, images: Any) -> StainTarget:
         """Encode one or more target images once, for any number of calls.
 
-        Accepts what the call accepts. A large image is seen through up to 16 windows spread over
-        it (one central window without `context_tokens`), never resized.
+        Accepts what the call accepts. The diffusion part sees a large image through up to 16
+        windows spread over it (one central window without `context_tokens`), never resized; the
+        operator head sees all of it.
         """
+        targets = image_list(images, "target")
+        joined = join_targets([self._encoded(image) for image in targets])
+        if self.operator_head is None:
+            return joined
+        return replace(joined, classes=summarise_each(self.operator_head, targets))
+
+    def _encoded(self, image: Tensor) -> StainTarget:
         config = self.config
-        return join_targets(
-            [
-                encode_target(
-                    self.vae, image, self.latent_factor, config.target_range, config.context_tokens
-                )
-                for image in image_list(images, "target")
-            ]
+        if not self.can_render:
+            return StainTarget(torch.zeros(1, 0, 0), None, stain_statistics(image[None]))
+        return encode_target(
+            self.vae, image, self.latent_factor, config.target_range, config.context_tokens
         )
+
+    @torch.no_grad()
+    def fit_slide(self, images: Any, target: Any) -> SlideFit:
+        """Learn from tiles of one slide what all its tiles share, on the way to one target.
+
+        With an operator head that is one colour operator; its confidence and remarks stand in
+        ``.solution``.
+        """
+        tiles, encoded = image_list(images, "images"), self._target(target, 1)
+        every = [stain_statistics(tile[None]) for tile in tiles]
+        sample = torch.cat([statistics.sample for statistics in every])
+        solution = None
+        if self.operator_head is not None:
+            solution = fit_images(self.operator_head, tiles, encoded.classes, 0)
+        return SlideFit(StainStatistics.of_sample(sample).pooled(), solution)
 
     @torch.no_grad()
     def __call__(
@@ -174,9 +243,13 @@ class StainFuserPipeline(PublishedLayout, DiffusionPipeline):
         output_type: str = "pil",
         latents: Tensor | None = None,
         batch_size: int = 8,
-        source_statistics: StainTarget | None = None,
+        slide: SlideFit | None = None,
+        mode: str | None = None,
     ) -> StainFuserOutput:
-        """Render every source in the stain of its target.
+        """Normalise every source to the stain of its target.
+
+        With an operator head every source gets a confidence and remarks; where the confidence is
+        low (no tissue, not H&E), its pixels stay nearly as they are, whatever the mode.
 
         Parameters
         ----------
@@ -191,14 +264,18 @@ class StainFuserPipeline(PublishedLayout, DiffusionPipeline):
             Seed or generator of the initial noise; None: seed 0. All tiles get the same noise, so
             that a tile's result depends neither on its neighbours nor on `batch_size`.
         output_type
-            "pil", "np" (uint8), "pt" (float in [0, 1]) or "latent" (padding included).
+            "pil", "np" (uint8), "pt" (float in [0, 1]) or "latent" (of a rendering, padding
+            included).
         latents
             (1 or N, C, h, w) where sampling starts, in place of noise or the source.
         batch_size
             Tiles per network call on an accelerator; a CPU takes tiles one by one.
-        source_statistics
-            `encode_target` of tiles of the slide the sources come from; their mean statistics
-            take the place of each tile's own, so that a slide's tiles get one colour change.
+        slide
+            What `fit_slide` learned of the slide the sources come from: its statistics and its
+            operator take the place of each tile's own, so that a slide gets one colour change.
+        mode
+            "operator": one colour map per source, from the operator head; "render": through the
+            diffusion part; None: the model's own default.
 
         Raises
         ------
@@ -206,105 +283,47 @@ class StainFuserPipeline(PublishedLayout, DiffusionPipeline):
             For an argument that is not what is described here.
         """
         sources = image_list(source, "source")
-        steps = self._checked_steps(num_inference_steps, output_type, batch_size)
-        encoded = target if isinstance(target, StainTarget) else self.encode_target(target)
-        encoded = encoded.to(self.unet.device)
-        _check_count("target", len(encoded), len(sources))
-        if latents is not None:
-            _check_count("latents", len(latents), len(sources))
-        seed = _initial_seed(generator)
-        pooled = None if source_statistics is None else source_statistics.statistics.pooled()
-        results: list[Tensor] = []
+        steps = checked_steps(num_inference_steps, self.config.objective, output_type, batch_size)
+        wants_latents = latents is not None or output_type == "latent"
+        mode = mode or ("render" if wants_latents else self.config.mode)
+        mode = checked_mode(mode, self.operator_head is not None, self.can_render, wants_latents)
+        encoded = self._target(target, len(sources))
+        solutions = self._solutions(sources, encoded, slide)
         with self.progress_bar(total=len(sources)) as bar:
-            for chunk in self._chunks(sources, batch_size):
-                tiles = torch.stack([sources[i] for i in chunk]).to(self.unet.device)
-                targets = encoded.select([i if len(encoded) > 1 else 0 for i in chunk])
-                start = None
-                if latents is not None:
-                    start = latents[[i if len(latents) > 1 else 0 for i in chunk]]
-                clean = self._sample(tiles, targets, steps, seed, start, pooled)
-                results.extend(self._as_output(clean, tiles.shape[-2:], output_type))
-                bar.update(len(chunk))
-        return StainFuserOutput(images=collected(results, output_type))
+            if mode == "operator":
+                results = []
+                for image, solution in zip(sources, solutions or (), strict=True):
+                    results.append(apply_operator(image, solution))
+                    bar.update()
+            else:
+                call = RenderCall(steps, initial_seed(generator), latents, slide, output_type)
+                results = self._render(sources, encoded, solutions, batch_size, call, bar)
+        images = collected(results, output_type)
+        if solutions is None:
+            return StainFuserOutput(images=images)
+        remarks = [list(solution.diagnostics["remarks"]) for solution in solutions]
+        if slide is None:
+            warn_of_remarks(remarks)
+        confidence = [float(solution.confidence) for solution in solutions]
+        return StainFuserOutput(images=images, confidence=confidence, remarks=remarks)
 
-    def _sample(
-        self,
-        tiles: Tensor,
-        target: StainTarget,
-        steps: int,
-        seed: int,
-        start: Tensor | None,
-        statistics: StainStatistics | None,
-    ) -> Tensor:
-        """(N, 3, H, W) in [0, 1] → clean latents (N, C, h, w) of the padded tiles."""
-        own = stain_statistics(tiles)
-        if statistics is not None:
-            own = statistics.to(tiles.device).select([0] * len(tiles))
-        padded = reflect_pad(tiles, self.size_multiple)
-        if start is None:
-            start = self._start(padded, own, target, seed)
-        control = to_range(padded, self.config.control_range).to(self.unet.dtype)
-        control = control_image(control, self.config.control_unshuffle)
-        labels = class_labels(self.unet, own, target, self.config.start)
+    def _target(self, target: Any, sources: int) -> StainTarget:
+        """Return the encoded target(s), checked against the number of sources and the model."""
+        encoded = target if isinstance(target, StainTarget) else self.encode_target(target)
+        check_count("target", len(encoded), sources)
+        if self.operator_head is not None and encoded.classes is None:
+            raise InputError("target", "another model encoded it", "encode it with this pipeline")
+        return encoded.to(self.unet.device) if self.can_render else encoded
 
-        def call(sample: Tensor, timestep: Tensor) -> Tensor:
-            times = timestep.expand(len(sample))
-            return predict(self.unet, self.controlnet, sample, times, control, target, labels)
-
-        return denoise(call, self.scheduler, start.to(control), steps)
-
-    def _start(
-        self, padded: Tensor, own: StainStatistics, target: StainTarget, seed: int
-    ) -> Tensor:
-        """Return where sampling starts: noise, or the latents of the source."""
-        objective = objective_named(self.config.objective)
-        if objective.starts_from == "source":
-            return encode_start(self.vae, padded, own, target.statistics, self.config.start)
-        height, width = (side // self.latent_factor for side in padded.shape[-2:])
-        shape = (1, self.unet.config.in_channels, height, width)
-        # Drawn on the CPU: the same noise on every device.
-        noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-        return noise.to(padded.device).expand(len(padded), -1, -1, -1)
-
-    def _as_output(self, clean: Tensor, size_px: torch.Size, output_type: str) -> list[Tensor]:
-        """Decode, crop the padding away and map to [0, 1]; latents stay as they are."""
-        if output_type == "latent":
-            return list(clean)
-        scaled = (clean / self.vae.config.scaling_factor).to(self.vae.dtype)
-        decoded = self.vae.decode(scaled).sample[..., : size_px[0], : size_px[1]]
-        return list((decoded.float() / 2.0 + 0.5).clamp(0.0, 1.0))
-
-    def _chunks(self, sources: list[Tensor], batch_size: int) -> Iterator[list[int]]:
-        """Yield indices of neighbours of equal size, at most `batch_size` at once."""
-        # On a CPU a batch is hardly faster, and one by one the result is the same to the bit.
-        largest = 1 if self.unet.device.type == "cpu" else batch_size
-        for _, group in groupby(range(len(sources)), key=lambda i: sources[i].shape):
-            members = list(group)
-            yield from (members[i : i + largest] for i in range(0, len(members), largest))
-
-    def _checked_steps(self, steps: int | None, output_type: str, batch_size: int) -> int:
-        if output_type not in OUTPUT_TYPES:
-            raise InputError(
-                "output_type",
-                f"{output_type!r} is unknown",
-                f"choose one of {', '.join(OUTPUT_TYPES)}",
-            )
-        steps = objective_named(self.config.objective).default_steps if steps is None else steps
-        for name, value in (("num_inference_steps", steps), ("batch_size", batch_size)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise InputError(name, f"{value!r} is not a positive integer", "pass 1 or more")
-        return steps
-
-
-def _initial_seed(generator: torch.Generator | int | None) -> int:
-    if isinstance(generator, torch.Generator):
-        # Drawing moves the generator on, so that two calls with it differ, as usual.
-        return int(torch.randint(2**62, (1,), generator=generator, device=generator.device).item())
-    return 0 if generator is None else int(generator)
-
-
-def _check_count(name: str, found: int, sources: int) -> None:
-    if found not in (1, sources):
-        raise InputError(
-            name, f"{found} for {sources} sources", "pass one for all, or one for each source"
-        )
+    def _solutions(
+        self, sources: list[Tensor], target: StainTarget, slide: SlideFit | None
+    ) -> list[Solution] | None:
+        """Return the head's operator for every source; None without a head."""
+        if self.operator_head is None or target.classes is None:
+            return None
+        if slide is not None and slide.solution is not None:
+            return [slide.solution] * len(sources)
+        return [
+            fit_images(self.operator_head, [image], target.classes, i if len(target) > 1 else 0)
+            for i, image in enumerate(sources)
+        ]

@@ -128,7 +128,7 @@ class Renderer:
     ) -> None:
         self._pipe, self._seed, self._steps = pipe, seed, num_inference_steps
         self._target = pipe.encode_target(target)
-        self._statistics: Any = None
+        self._slide: Any = None
 
     @property
     def mpp(self) -> float | None:
@@ -138,7 +138,7 @@ class Renderer:
 
     def learn_slide(self, tiles: NDArray[np.uint8]) -> None:
         """Take the slide's colours from (N, S, S, 3) uint8 tiles, not from each tile anew."""
-        self._statistics = self._pipe.encode_target(list(tiles))
+        self._slide = self._pipe.fit_slide(list(tiles), self._target)
 
     def __call__(
         self, tiles: Sequence[NDArray[np.uint8]], corners: Sequence[tuple[int, int]]
@@ -147,7 +147,9 @@ class Renderer:
 
         `corners` are their (y, x) on the plane: they choose the piece of the noise field.
         """
-        extra = {} if self._statistics is None else {"source_statistics": self._statistics}
+        extra: dict[str, Any] = {"mode": "render"}
+        if self._slide is not None:
+            extra["slide"] = self._slide
         if _starts_from_noise(self._pipe):
             height_px, width_px = tiles[0].shape[:2]
             extra["latents"] = self._noise(corners, height_px, width_px)
