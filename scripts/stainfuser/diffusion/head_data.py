@@ -34,7 +34,7 @@ MIN_TISSUE_FRACTION, TILE_ATTEMPTS = 0.2, 12
 # Shares of targets of deliberately other and of like composition, picked from so many candidates
 # for each tile; the rest are as they come.
 MISMATCHED_SHARE, MATCHED_SHARE, CANDIDATES = 0.25, 0.35, 4
-SAME_TISSUE_SHARE = 0.08
+SAME_TISSUE_SHARE = 0.12
 OTHER_SCALE_SHARE = 0.25
 FIRST_RECOLOURING_SHARE = 0.6
 NOT_HE_SHARE = 0.18

@@ -27,10 +27,13 @@ from stainfuser.nn.operator_solve import (
 # Class means are moved by no more than this, OD, on the network's word alone.
 MAX_SHIFT_OD = 0.25
 MAX_LOG_WEIGHT = 5.0
-# Pull of the ridge on linear and quadratic features before training: a few per cent of the mass.
-LINEAR_PULL, QUADRATIC_PULL = 3e-4, 3e-3
-# Per class, source and target: mean, spread (3 each), share; misfit of the mean (3), distance.
-TOKEN_INPUTS = 18
+# Pull of the ridge on linear and quadratic features before training: little beside the mass.
+LINEAR_PULL, QUADRATIC_PULL = 1e-4, 1e-3
+# Points a deviation off the mean weigh so much beside it; all count the less the darker they are,
+# as the eye sees a difference of OD.
+AXIS_WEIGHT = 0.25
+# Per class, source and target: mean (3), axes (9), share; misfit of the mean (3), distance.
+TOKEN_INPUTS = 30
 
 
 @dataclass(frozen=True)
@@ -97,15 +100,15 @@ class ClassMatcher(nn.Module):
         self.layers = nn.ModuleList(
             _attention_layer(width, params.token_heads) for _ in range(params.token_layers)
         )
-        # Per class: log weight, trust in the mean, trust in the spread, shift of the mean (3).
-        self.write = nn.Linear(width, 6)
+        # Per class: log weight, trust in the mean, trust in the axes (3), shift of the mean (3).
+        self.write = nn.Linear(width, 8)
         # Log error, and how much harder or softer the two pulls are.
         self.judge = nn.Linear(width, 3)
         for layer in (self.write, self.judge, self.first_weight[-1]):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
         with torch.no_grad():
-            self.write.bias[1:3] = 3.0
+            self.write.bias[1:5] = 3.0
         self.log_pull = nn.Parameter(torch.tensor([LINEAR_PULL, QUADRATIC_PULL]).log())
 
     def forward(
@@ -116,35 +119,35 @@ class ClassMatcher(nn.Module):
         source, target = source.with_groups(), target.with_groups()
         start = channel_gains(tissue_mean(source, white), tissue_mean(target, white))
         means, wanted = (side.means() - white[:, None] for side in (source, target))
-        spreads, wanted_spreads = source.spreads(), target.spreads()
+        axes, wanted_axes = source.axes(), target.axes()
         features = mean_features(means, source.covariances())
-        changes = feature_changes(means, spreads)
+        changes = feature_changes(means[..., None, :], axes)
         shares = [side.fractions for side in (source, target)]
         common = shares[0] * shares[1] / (shares[0] + shares[1] + 1e-4)
-        known = [means, wanted, spreads, wanted_spreads]
+        known = [means, wanted, axes.flatten(-2), wanted_axes.flatten(-2)]
         known += [torch.log(share + 1e-4)[..., None] / 4 for share in shares]
         known += [features @ start - wanted, (means - wanted).abs().sum(-1, True)]
         tokens = torch.cat(known, dim=-1)
         first = common * self._bounded(self.first_weight(tokens)[..., 0]).exp()
         pull = self.log_pull.exp().expand(len(means), 2)
-        draft = _solve(features, changes, wanted, wanted_spreads, first, start, pull)
+        draft = _solve(features, changes, wanted, wanted_axes, first, start, pull)
 
-        drafted, drafted_spreads = features @ draft, changes @ draft
+        drafted, drafted_axes = features @ draft, changes @ draft[:, None]
         tokens = torch.cat([*known[:6], drafted - wanted, known[7]], dim=-1)
         hidden = self.read(tokens) + self.names
         hidden = torch.cat([hidden, self.look(torch.cat([look, target_look], -1))[:, None]], 1)
         for layer in self.layers:
             hidden = layer(hidden)
-        log_weight, trust, spread_trust, shift = self.write(hidden[:, :-1]).split([1, 1, 1, 3], -1)
+        log_weight, trust, axes_trust, shift = self.write(hidden[:, :-1]).split([1, 1, 3, 3], -1)
         log_error, softer = self.judge(hidden[:, -1]).split([1, 2], -1)
-        trust, spread_trust = trust.sigmoid(), spread_trust.sigmoid()
+        trust, axes_trust = trust.sigmoid(), axes_trust.sigmoid()[..., None]
         mended = drafted + trust * (wanted - drafted) + MAX_SHIFT_OD * torch.tanh(shift)
-        mended_spreads = drafted_spreads + spread_trust * (wanted_spreads - drafted_spreads)
+        mended_axes = drafted_axes + axes_trust * (wanted_axes - drafted_axes)
         # A class the target lacks can speak too, by what was drafted for it and its shift.
         evidence = common + (1 - trust[..., 0]) * shares[0] / 2
         weights = evidence * self._bounded(log_weight[..., 0]).exp()
         pull = pull * self._bounded(softer).exp()
-        relative = _solve(features, changes, mended, mended_spreads, weights, start, pull)
+        relative = _solve(features, changes, mended, mended_axes, weights, start, pull)
         gains = torch.diagonal(start[:, LINEAR], dim1=1, dim2=2)
         return Match(relative, white, gains, weights, log_error[:, 0])
 
@@ -157,17 +160,24 @@ def _solve(
     features: Tensor,
     changes: Tensor,
     wanted: Tensor,
-    wanted_spreads: Tensor,
+    wanted_axes: Tensor,
     weights: Tensor,
     start: Tensor,
     pull: Tensor,
 ) -> Tensor:
-    """Fit class means, and what lies a deviation to either side, to what is wanted of them."""
-    points = torch.cat([features, features + changes, features - changes], dim=1)
-    values = torch.cat([wanted, wanted + wanted_spreads, wanted - wanted_spreads], dim=1)
-    all_weights = torch.cat([weights, 0.25 * weights, 0.25 * weights], dim=1)
+    """Fit class means, and what lies a deviation off along each axis, to what is wanted of them.
+
+    `features`, `wanted` (B, K, 9 or 3) of the means; `changes`, `wanted_axes` (B, K, 3, 9 or 3).
+    """
+    points, values = (
+        torch.cat([mean[:, :, None], mean[:, :, None] + axes, mean[:, :, None] - axes], dim=2)
+        for mean, axes in ((features, changes), (wanted, wanted_axes))
+    )
+    shares = weights.new_tensor([1.0, *[AXIS_WEIGHT] * 6])
+    all_weights = weights[..., None] * shares * torch.exp(-values.mean(-1).clamp(min=0.0))
     pulls = torch.cat([pull[:, :1].expand(-1, 3), pull[:, 1:].expand(-1, 6)], dim=1)
-    return ridge(points, values, all_weights, start, pulls)
+    flat = [part.flatten(1, 2) for part in (points, values, all_weights)]
+    return ridge(*flat, start, pulls)
 
 
 def _attention_layer(width: int, heads: int) -> nn.Module:

@@ -21,6 +21,12 @@ MIN_FRACTION = 1e-5
 EXTRA_CLASSES = 3
 # Added to variances, squared OD: one grey level of noise.
 VARIANCE_FLOOR = 1e-5
+# Orthonormal: all channels alike, red against blue, green against both.
+AXES = (
+    (3**-0.5, 3**-0.5, 3**-0.5),
+    (2**-0.5, 0.0, -(2**-0.5)),
+    (6**-0.5, -2 * 6**-0.5, 6**-0.5),
+)
 
 
 @dataclass(frozen=True)
@@ -84,6 +90,18 @@ class ClassStatistics:
         """(..., K, 3): how the OD changes, per deviation, along each class's dark-light axis."""
         along = self.covariances().sum(-1)
         return along / along.sum(-1, keepdim=True).clamp(min=VARIANCE_FLOOR).sqrt()
+
+    def axes(self) -> Tensor:
+        """(..., K, 3, 3): a root of each covariance; rows are changes of the OD, in deviations.
+
+        The first along the dark-light axis, where most of the variation is (`spreads`); the others
+        what is left at right angles to the axes before. Two classes' axes correspond row by row
+        under the triangular map between their Gaussians (Knothe), which has no sign to choose.
+        """
+        covariances = self.covariances()
+        basis = covariances.new_tensor(AXES)
+        root = torch.linalg.cholesky(basis @ covariances @ basis.T)
+        return root.transpose(-1, -2) @ basis
 
     def gradient_products(self) -> Tensor:
         """(..., K, 3, 3): sum over the pixels of the OD gradient times itself."""
