@@ -1,89 +1,112 @@
-"""How good an operator head is on unseen tissue and recolourings, beside classical methods."""
+"""How good ways of normalising are, on tasks whose answer is known or can be measured.
+
+Every function returns rows: a dictionary of ``arm``, ``data``, ``unit`` (the image, block or
+laboratory the tile is from: tiles of one unit resemble each other) and the measured values.
+``pools`` names further data the row counts to. `summarise_rows` and `benchmark_summary` average.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from stainfuser.diffusion.benchmark_arms import OPERATOR, Arm, Image, head_arm, peer_arms
 from stainfuser.nn.operator_head import OperatorHead
 from stainfuser.seeds import generator
 from stainfuser.stain.benchmark_tasks import (
-    RecolouringTask,
     background_change,
     bands_difference,
     composition_pairs,
+    glass_mask,
     recolouring_task,
     region_bands,
     split_mosaic,
 )
-from stainfuser.stain.classical import CLASSICAL_METHODS, fit_classical
+from stainfuser.stain.classical import CLASSICAL_METHODS
 from stainfuser.stain.held_out_recolouring import FAMILIES, draw_held_out
-from stainfuser.stain.metrics import ciede2000, gradient_correlation, psnr
+from stainfuser.stain.metrics import ciede2000, ciede2000_map, gradient_correlation, psnr
 from stainfuser.stain.operators import ColourOperator, apply_lookup_table
 
-Image = NDArray[np.uint8]
-Arm = Callable[[Image, Image], Image]
-Row = dict[str, str | float]
+Row = dict[str, Any]
+COMPOSITIONS = ("matched", "mismatched")
+SOURCE_X_TARGET = "source x target"
 TASK_TILE_PX = 256
 PAIRS_PER_IMAGE = 3
-# Regions of a mosaic are small: a column of five is one "slide".
-FAN_BLOCK_STEP = 1
 
 
-def head_arm(head: OperatorHead) -> Arm:
-    """Return source, target → result, each image a slide of its own."""
+@dataclass(frozen=True)
+class ExactTask:
+    """`source` in the stain of `reference` is `truth`; the labels are those of a row."""
 
-    def normalize(source: Image, target: Image) -> Image:
-        solution = head.solve(head.summarise([source]), head.summarise([target]))
-        operator = ColourOperator.from_json(solution.diagnostics["operator"])
-        return apply_lookup_table(source, operator.lookup_table())
-
-    return normalize
+    data: str
+    pools: tuple[str, ...]
+    unit: str
+    source: Image
+    reference: Image
+    truth: Image
 
 
 def all_arms(head: OperatorHead) -> dict[str, Arm]:
-    """Return the head, the classical methods and doing nothing, by name."""
-    arms: dict[str, Arm] = {"operator_head": head_arm(head), "identity": lambda s, _: s}
-    for method in CLASSICAL_METHODS:
-        arms[method] = lambda s, t, method=method: fit_classical(method, t)(s).image
-    return arms
+    """Return the head, two classical methods and doing nothing, by name."""
+    return {OPERATOR: head_arm(head), **peer_arms(CLASSICAL_METHODS)}
 
 
-def recolouring_tasks(images: Mapping[str, Image], seed: int) -> list[tuple[str, RecolouringTask]]:
-    """Return (family, task) over held-out images: every family on every pair of windows."""
+def recolouring_tasks(
+    images: Mapping[str, Image], seed: int, pairs_per_image: int = PAIRS_PER_IMAGE, data: str = ""
+) -> list[ExactTask]:
+    """Return tasks over held-out images: every family on every pair of windows.
+
+    `data` is put before the names of the data.
+    """
     tasks = []
     for name, rgb in images.items():
         tile_px = min(TASK_TILE_PX, min(rgb.shape[:2]) * 2 // 5)
         rng = generator(seed, "head_tasks", name)
-        for pair in composition_pairs(rgb, tile_px, PAIRS_PER_IMAGE, rng):
+        for pair in composition_pairs(rgb, tile_px, pairs_per_image, rng):
             for family in FAMILIES:
-                tasks.append(
-                    (family, recolouring_task(pair, draw_held_out(pair.source, family, rng)))
-                )
+                task = recolouring_task(pair, draw_held_out(pair.source, family, rng))
+                tasks += [
+                    ExactTask(
+                        f"{data}{composition}, {family}",
+                        (f"{data}{composition}",),
+                        name,
+                        task.source,
+                        getattr(task, composition),
+                        task.truth,
+                    )
+                    for composition in COMPOSITIONS
+                ]
     return tasks
 
 
-def evaluate_recolouring(
-    arms: Mapping[str, Arm], tasks: Sequence[tuple[str, RecolouringTask]]
-) -> list[Row]:
-    """Return one row per arm, task and composition: ``de``, ``psnr``, ``structure``."""
+def evaluate_recolouring(arms: Mapping[str, Arm], tasks: Sequence[ExactTask]) -> list[Row]:
+    """Return one row per arm and task.
+
+    ``de`` over all pixels, ``tissue_de`` without the glass (which an operator keeps and a
+    recolouring may move), ``psnr``, and ``structure``: gradient correlation with the source.
+    """
     rows: list[Row] = []
-    for family, task in tasks:
-        for composition in ("matched", "mismatched"):
-            reference = getattr(task, composition)
-            for arm, normalize in arms.items():
-                result = normalize(task.source, reference)
-                rows.append(
-                    {
-                        "arm": arm,
-                        "data": f"{family}/{composition}",
-                        "de": ciede2000(result, task.truth),
-                        "psnr": psnr(result, task.truth),
-                        "structure": gradient_correlation(task.source, result),
-                    }
-                )
+    for task in tasks:
+        tissue = ~glass_mask(task.source)
+        for arm, fit in arms.items():
+            result = fit(task.reference)(task.source)
+            difference = ciede2000_map(result, task.truth)
+            rows.append(
+                {
+                    "arm": arm,
+                    "data": task.data,
+                    "pools": task.pools,
+                    "unit": task.unit,
+                    "de": float(difference.mean(dtype=np.float64)),
+                    "tissue_de": float(difference[tissue].mean(dtype=np.float64)),
+                    "psnr": psnr(result, task.truth),
+                    "structure": gradient_correlation(task.source, result),
+                }
+            )
     return rows
 
 
@@ -98,49 +121,71 @@ def evaluate_fan(arms: Mapping[str, Arm], mosaics: Sequence[Image], step: int = 
     for index, block in enumerate(blocks):
         other = blocks[(index + 1) % len(blocks)]
         bands = [[region_bands(region) for region in column] for column in block]
-        pairs = [(s, t) for s in range(len(block)) for t in range(len(block)) if s != t]
-        for source, target in pairs[index % step :: step]:
-            for arm, normalize in arms.items():
-                column = np.concatenate(block[source])
-                result = normalize(column, np.concatenate(other[target]))
-                regions = np.split(result, len(block[source]))
-                differences = [
-                    bands_difference(region_bands(region), wanted)
-                    for region, wanted in zip(regions, bands[target], strict=True)
-                ]
+        pairs = [(t, s) for t in range(len(block)) for s in range(len(block)) if s != t]
+        fitted: dict[str, Callable[[Image], Image]] = {}
+        last = None
+        for target, source in pairs[index % step :: step]:
+            if target != last:
+                reference, last = np.concatenate(other[target]), target
+                fitted = {arm: fit(reference) for arm, fit in arms.items()}
+            column = np.concatenate(block[source])
+            for arm, normalize in fitted.items():
+                result = normalize(column)
+                de = _regions_difference(result, bands[target])
                 structure = gradient_correlation(column, result)
-                rows.append(
-                    {
-                        "arm": arm,
-                        "data": "fan",
-                        "de": float(np.mean(differences)),
-                        "structure": structure,
-                    }
-                )
+                labels = {"arm": arm, "data": "fan", "unit": str(index)}
+                rows.append(labels | {"de": de, "structure": structure})
     return rows
 
 
-def evaluate_safety(arm: Arm, images: Mapping[str, Image]) -> list[Row]:
-    """Return one row for every source in every other image's stain: structure and background."""
+def _regions_difference(column: Image, wanted: Sequence[NDArray[np.float64]]) -> float:
+    regions = np.split(column, len(wanted))
+    return float(
+        np.mean(
+            [bands_difference(region_bands(r), w) for r, w in zip(regions, wanted, strict=True)]
+        )
+    )
+
+
+def evaluate_safety(
+    arm: Arm,
+    images: Mapping[str, Image],
+    name: str = OPERATOR,
+    data: str = SOURCE_X_TARGET,
+    show: Callable[[str, str, Image], None] | None = None,
+) -> list[Row]:
+    """Return one row for every source in every other image's stain: structure and background.
+
+    `show` gets the names of source and target, and the result.
+    """
+    glass = {key: glass_mask(rgb) for key, rgb in images.items()}
     rows: list[Row] = []
-    for source_name, source in images.items():
-        for target_name, target in images.items():
+    for target_name, target in images.items():
+        normalize = arm(target)
+        for source_name, source in images.items():
             if source_name == target_name:
                 continue
-            result = arm(source, target)
+            result = normalize(source)
+            if show is not None:
+                show(source_name, target_name, result)
             rows.append(
                 {
-                    "arm": "operator_head",
-                    "data": f"{source_name} > {target_name}",
+                    "arm": name,
+                    "data": data,
+                    "unit": source_name,
+                    "target": target_name,
                     "structure": gradient_correlation(source, result),
-                    "background_de": background_change(source, result),
+                    "background_de": background_change(source, result, glass[source_name]),
                 }
             )
     return rows
 
 
 def evaluate_not_he(
-    head: OperatorHead, images: Mapping[str, Image], he: Mapping[str, Image]
+    head: OperatorHead,
+    images: Mapping[str, Image],
+    he: Mapping[str, Image],
+    data: tuple[str, str] = ("not_he", "he"),
 ) -> list[Row]:
     """Return how sure the head is of images that are not H&E and of those that are, and dE.
 
@@ -149,41 +194,52 @@ def evaluate_not_he(
     """
     target = head.summarise([next(iter(he.values()))])
     rows: list[Row] = []
-    for data, group in (("not_he", images), ("he", he)):
-        for rgb in group.values():
-            solution = head.solve(head.summarise([rgb]), target)
-            operator = ColourOperator.from_json(solution.diagnostics["operator"])
-            result = apply_lookup_table(rgb, operator.lookup_table())
-            row: Row = {"arm": "operator_head", "data": data, "confidence": solution.confidence}
-            rows.append(row | ({"de": ciede2000(rgb, result)} if data == "not_he" else {}))
+    for name, group in zip(data, (images, he), strict=True):
+        for unit, rgb in group.items():
+            solution = head.fit([rgb], target)
+            row: Row = {"arm": OPERATOR, "data": name, "unit": unit}
+            row["confidence"] = solution.confidence
+            if group is images:
+                operator = ColourOperator.from_json(solution.diagnostics["operator"])
+                row["de"] = ciede2000(rgb, apply_lookup_table(rgb, operator.lookup_table()))
+            rows.append(row)
     return rows
 
 
 def summarise_rows(rows: Sequence[Row]) -> list[Row]:
-    """Return arm, data, metric, mean, worst and n; every source of `evaluate_safety` counts once.
+    """Return arm, data, metric, mean, worst and n.
 
     For colour differences the worst is the largest value, otherwise the smallest. Not-a-number
     (an image without glass) is left out.
     """
-    groups: dict[tuple[str, str, str], list[float]] = {}
-    for row in rows:
-        data = "source x target" if " > " in str(row["data"]) else str(row["data"])
-        names = (
-            [data] if "/" not in data or data == "source x target" else [data, data.split("/")[1]]
-        )
-        for metric, value in row.items():
-            if metric in ("arm", "data") or value != value:
-                continue
-            for name in names:
-                groups.setdefault((str(row["arm"]), name, metric), []).append(float(value))
     return [
         {
             "arm": arm,
             "data": data,
             "metric": metric,
             "mean": round(float(np.mean(values)), 4),
-            "worst": round(max(values) if metric.endswith("de") else min(values), 4),
+            "worst": round(worst_of(metric, values), 4),
             "n": len(values),
         }
-        for (arm, data, metric), values in sorted(groups.items())
+        for (arm, data, metric), (values, _) in grouped(rows).items()
     ]
+
+
+def grouped(
+    rows: Sequence[Row],
+) -> dict[tuple[str, str, str], tuple[NDArray[np.float64], list[str]]]:
+    """Return (arm, data, metric) → values and the unit of each, sorted by name."""
+    groups: dict[tuple[str, str, str], tuple[list[float], list[str]]] = {}
+    for row in rows:
+        for data in (row["data"], *row.get("pools", ())):
+            for metric, value in row.items():
+                if isinstance(value, float) and value == value:
+                    values, units = groups.setdefault((row["arm"], data, metric), ([], []))
+                    values.append(value)
+                    units.append(row["unit"])
+    return {key: (np.array(groups[key][0]), groups[key][1]) for key in sorted(groups)}
+
+
+def worst_of(metric: str, values: NDArray[np.float64]) -> float:
+    """Return the largest colour difference or time, the smallest of anything else."""
+    return float(values.max() if metric.endswith(("de", "seconds")) else values.min())

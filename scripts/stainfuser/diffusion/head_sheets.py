@@ -2,32 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
-from numpy.typing import NDArray
 
+from stainfuser.diffusion.benchmark_arms import Arm, Image
 from stainfuser.pictures import contact_sheet
 
 CELL_PX = 150
 # Sources are shown as windows of this side, from the middle.
 WINDOW_PX = 400
 
-Image = NDArray[np.uint8]
 
-
-def stain_sheet(
-    normalize: Callable[[Image, Image], Image], images: Mapping[str, Image], cell_px: int = CELL_PX
-) -> Image:
+def stain_sheet(arm: Arm, images: Mapping[str, Image], cell_px: int = CELL_PX) -> Image:
     """Return every image (rows) in the stain of every image (columns); originals at the rim."""
     windows = {name: window(rgb) for name, rgb in images.items()}
-    header: list[Image | None] = [None, *windows.values()]
-    rows = [header]
-    for source in windows.values():
-        row = [source]
-        row += [source if t is source else normalize(source, t) for t in windows.values()]
-        rows.append(row)
-    names = [name.rsplit("/", 1)[-1][:14] for name in images]
+    results = {}
+    for target_name, target in windows.items():
+        normalize = arm(target)
+        for source_name, source in windows.items():
+            if source_name != target_name:
+                results[source_name, target_name] = normalize(source)
+    return lay_out(windows, results, cell_px)
+
+
+def lay_out(
+    windows: Mapping[str, Image],
+    results: Mapping[tuple[str, str], Image],
+    cell_px: int = CELL_PX,
+) -> Image:
+    """Return the sheet of `results`, (source, target) → image; same with same shows the source."""
+    rows: list[list[Image | None]] = [[None, *windows.values()]]
+    for source in windows:
+        row = [results.get((source, target), windows[source]) for target in windows]
+        rows.append([windows[source], *row])
+    names = [name.rsplit("/", 1)[-1][:14] for name in windows]
     return contact_sheet(
         rows,
         title="Rows: source. Columns: target.",

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from stainfuser.stain.weak_labels import BACKGROUND, NUCLEI, weak_labels
 
 MIN_TISSUE_FRACTION = 0.4
-# Less glass than this is gaps between cells.
-MIN_GLASS_FRACTION = 0.005
+# Less glass than this is chance.
+MIN_GLASS_FRACTION = 0.001
 # Windows tried per pair when looking for tissue of other composition.
 CANDIDATES = 24
 FAN_PROTOCOLS, FAN_REGIONS = 9, 5
@@ -115,14 +115,29 @@ def bands_difference(first: NDArray[np.floating], second: NDArray[np.floating]) 
     return float(np.mean(deltaE_ciede2000(first, second)))
 
 
-def background_change(source: Tile, result: Tile) -> float:
-    """Return the mean CIEDE2000 over the source's glass; NaN where it shows next to none."""
+def glass_mask(rgb: Tile) -> NDArray[np.bool_]:
+    """Return (H, W): what is glass beyond doubt, light and without colour.
+
+    `weak_labels` alone takes the palest stroma for glass where an image shows next to none.
+    """
+    from skimage.color import rgb2lab
+
+    lab = rgb2lab(rgb.astype(np.float32) / np.float32(255))
+    is_white = (lab[..., 0] > GLASS_LIGHTNESS) & (np.hypot(lab[..., 1], lab[..., 2]) < GLASS_CHROMA)
+    return is_white & (weak_labels(rgb) == BACKGROUND)
+
+
+def background_change(source: Tile, result: Tile, glass: NDArray[np.bool_] | None = None) -> float:
+    """Return the mean CIEDE2000 over the source's glass; NaN where it shows next to none.
+
+    `glass` is `glass_mask` of the source, if it is known already.
+    """
     from stainfuser.stain.metrics import ciede2000
 
-    glass = weak_labels(source) == BACKGROUND
+    glass = glass_mask(source) if glass is None else glass
     if glass.mean() < MIN_GLASS_FRACTION:
         return float("nan")
-    return ciede2000(source, result, glass)
+    return ciede2000(source[glass][None], result[glass][None])
 
 
 def _tissue_windows(

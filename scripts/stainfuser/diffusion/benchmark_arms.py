@@ -1,0 +1,93 @@
+"""What is compared in a benchmark: the model's ways of normalising, classical methods, nothing.
+
+An `Arm` is fitted to a target once and then called on every source: ``arm(target)(source)``, both
+(H, W, 3) uint8 RGB, each image a slide of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stainfuser.nn.operator_head import OperatorHead
+from stainfuser.stain.classical import BENCHMARK_METHODS, fit_classical
+from stainfuser.stain.operators import (
+    ColourOperator,
+    apply_lookup_table,
+    fit_operator,
+    tissue_boxes,
+)
+from stainfuser.stain.tissue import background_colour
+
+Image = NDArray[np.uint8]
+Arm = Callable[[Image], Callable[[Image], Image]]
+
+IDENTITY, OPERATOR, RENDER, COMBINED = "identity", "operator_head", "render", "render+operator"
+# From the most to the least elaborate.
+MODEL_ARMS = (OPERATOR, RENDER, COMBINED)
+
+
+def peer_arms(methods: Sequence[str] = BENCHMARK_METHODS) -> dict[str, Arm]:
+    """Return doing nothing and the classical methods."""
+    return {IDENTITY: _nothing, **{name: partial(_classical, name) for name in methods}}
+
+
+def head_arm(head: OperatorHead) -> Arm:
+    """Return the operator head by itself."""
+    return partial(_by_head, head)
+
+
+def model_arms(pipe: Any) -> dict[str, Arm]:
+    """Return what a `StainFuserPipeline` offers: its operator head, its diffusion part, both.
+
+    ``render+operator`` is what `normalize.mode: operator` does without a head: an operator fitted
+    to what the diffusion part made of the source.
+    """
+    arms: dict[str, Arm] = {}
+    if pipe.operator_head is not None:
+        arms[OPERATOR] = partial(_by_pipeline, pipe, "operator")
+    if pipe.can_render:
+        arms[RENDER] = partial(_by_pipeline, pipe, "render")
+        arms[COMBINED] = partial(_by_fitted_operator, arms[RENDER])
+    return arms
+
+
+def _nothing(target: Image) -> Callable[[Image], Image]:
+    return lambda source: source
+
+
+def _classical(method: str, target: Image) -> Callable[[Image], Image]:
+    normalize = fit_classical(method, target)
+    return lambda source: normalize(source).image
+
+
+def _by_head(head: OperatorHead, target: Image) -> Callable[[Image], Image]:
+    summary = head.summarise([target])
+
+    def normalize(source: Image) -> Image:
+        solution = head.fit([source], summary)
+        operator = ColourOperator.from_json(solution.diagnostics["operator"])
+        return apply_lookup_table(source, operator.lookup_table())
+
+    return normalize
+
+
+def _by_pipeline(pipe: Any, mode: str, target: Image) -> Callable[[Image], Image]:
+    encoded = pipe.encode_target(target)
+    return lambda source: pipe(source, encoded, mode=mode, output_type="np").images[0]
+
+
+def _by_fitted_operator(render: Arm, target: Image) -> Callable[[Image], Image]:
+    normalize = render(target)
+
+    def operate(source: Image) -> Image:
+        white = background_colour(source, np.ones(source.shape[:2], bool))[0]
+        white = np.asarray(white, np.float64)
+        boxes = tissue_boxes(source, normalize(source), white)
+        return apply_lookup_table(source, fit_operator(*boxes, white).lookup_table())
+
+    return operate
