@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from stainfuser.diffusion.normalize_options import NormalizeOptions
 from stainfuser.diffusion.planning import Plan
@@ -18,9 +19,13 @@ from stainfuser.diffusion.slide_view import SlideView
 from stainfuser.io.regions import RegionReader
 from stainfuser.io.slide_layout import Block
 from stainfuser.stain.blend import glass_to_tissue, interpolate, px_centres
-from stainfuser.stain.operators import ColourOperator, apply_lookup_table
+from stainfuser.stain.colour_table import ColourTable
+from stainfuser.stain.operators import ColourOperator
 from stainfuser.stain.optical_density import od_to_rgb, rgb_to_od
 from stainfuser.stain.structure_guard import guard_reach_px, local_change
+
+# A table of all colours takes as long to make as interpolating these.
+FEW_PX = 8_000_000
 
 
 @dataclass(frozen=True)
@@ -39,30 +44,47 @@ class Change(Protocol):
     def prepare(self, block: Block) -> None:
         """Do what the pieces of a block share; called before them, in one thread."""
 
-    def apply(
-        self, piece: Piece, rgb: NDArray[np.uint8], weight: NDArray[np.uint8]
-    ) -> NDArray[np.uint8]:
-        """Return the changed pixels; `weight` (H, W) uint8 says how strongly, 255 being fully."""
+    def apply(self, piece: Piece, rgbx: NDArray[np.uint8], weight: NDArray[np.uint8]) -> None:
+        """Change pixels, (H, W, 4) uint8 RGB and filler, in place.
+
+        `weight` (H, W) uint8 says how strongly, 255 being fully.
+        """
 
 
 class OperatorChange:
-    """Every pixel through one colour operator."""
+    """Every pixel through one colour operator.
 
-    def __init__(self, operator: ColourOperator) -> None:
-        self._table = operator.lookup_table()
+    Parameters
+    ----------
+    operator
+        The map.
+    size_px
+        Pixels there are; a table of all colours pays from some millions on.
+    """
+
+    def __init__(self, operator: ColourOperator, size_px: int) -> None:
+        lookup = operator.lookup_table()
+        if size_px < FEW_PX:
+            self._map = partial(_interpolate, lookup)
+        else:
+            nodes = np.array(lookup.table, np.float32).reshape(*lookup.size[::-1], 3)
+            self._map = ColourTable(nodes).apply
 
     def prepare(self, block: Block) -> None:
         """Nothing is shared."""
 
-    def apply(
-        self, piece: Piece, rgb: NDArray[np.uint8], weight: NDArray[np.uint8]
-    ) -> NDArray[np.uint8]:
+    def apply(self, piece: Piece, rgbx: NDArray[np.uint8], weight: NDArray[np.uint8]) -> None:
         """Mix the mapped pixels into the source by their weight."""
-        mapped = apply_lookup_table(rgb, self._table)
+        mapped = self._map(rgbx)
         if weight.min() == 255:
-            return mapped
-        images = (Image.fromarray(array) for array in (mapped, rgb, weight))
-        return np.asarray(Image.composite(*images))
+            rgbx[:] = mapped
+        else:
+            images = (Image.fromarray(array) for array in (mapped, rgbx, weight))
+            rgbx[:] = Image.composite(*images)
+
+
+def _interpolate(table: ImageFilter.Color3DLUT, rgbx: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return np.asarray(Image.fromarray(rgbx).filter(table))
 
 
 class RenderedChange:
@@ -106,10 +128,9 @@ class RenderedChange:
         low, high = math.floor(centres[0]) - reach, math.floor(centres[-1]) + 2 + reach
         return min(max(low, 0), limit - 1), min(max(high, 1), limit)
 
-    def apply(
-        self, piece: Piece, rgb: NDArray[np.uint8], weight: NDArray[np.uint8]
-    ) -> NDArray[np.uint8]:
+    def apply(self, piece: Piece, rgbx: NDArray[np.uint8], weight: NDArray[np.uint8]) -> None:
         """Add the change in optical density, weighted by place and by colour."""
+        rgb = np.ascontiguousarray(rgbx[..., :3])
         rows = px_centres(piece.y_px, piece.height_px, self._view.scale)
         columns = px_centres(piece.x_px, piece.width_px, self._view.scale)
         od = rgb_to_od(rgb)
@@ -119,8 +140,7 @@ class RenderedChange:
         strength = glass_to_tissue(od - self._white_od) * (weight.astype(np.float32) / 255.0)
         changed = od_to_rgb(od + strength[..., None] * change)
         # Where nothing is to change the way through optical density must not even round.
-        changed[strength == 0] = rgb[strength == 0]
-        return changed
+        np.copyto(rgbx[..., :3], changed, where=strength[..., None] != 0)
 
 
 def make_change(
@@ -139,7 +159,7 @@ def make_change(
     if plan.mode_used == "unchanged":
         return None
     if plan.mode_used == "operator":
-        return OperatorChange(plan.colour_operator())
+        return OperatorChange(plan.colour_operator(), view.width_px * view.height_px)
     tile_px = options.tile_px
     guard_px = round(options.structure_guard_um / view.plane_mpp)
     reach_px = guard_reach_px(guard_px)

@@ -11,8 +11,9 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import cycle, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,19 +55,26 @@ class SlidePainter:
         self._readers: list[RegionReader] = []
         self._pool = ThreadPoolExecutor(max(1, threads))
 
-    def paint(self, block: Block) -> tuple[NDArray[np.uint8], list[Rectangle]]:
-        """Return the block's pixels, (H, W, 3) uint8, and the rectangles that had to be filled."""
-        pieces = cut_block(block)
-        weights = [self._weight(piece) for piece in pieces]
+    def paint(
+        self, block: Block, memory: NDArray[np.uint8] | None = None
+    ) -> tuple[NDArray[np.uint8], list[Rectangle]]:
+        """Return the block's pixels and the rectangles that had to be filled.
+
+        Pixels are (H, W, 4) uint8, RGB and filler. They lie in `memory`, at least as many bytes, if
+        it is given: fresh memory for every block costs a fifth of the time.
+        """
+        tile_px = self._reader().tile_px
+        pieces = cut_block(block, tile_px)
+        weights = list(self._pool.map(self._weight, pieces))
         if self._change is not None and any(weight.any() for weight in weights):
             self._change.prepare(block)
-        pixels = np.empty((block.height_px, block.width_px, 3), np.uint8)
+        shape = (block.height_px, block.width_px, 4)
+        if memory is None:
+            memory = np.empty(np.prod(shape), np.uint8)
+        pixels = memory[: np.prod(shape)].reshape(shape)
+        parts = [pixels[place_in_block(piece, block)] for piece in pieces]
         filled: list[Rectangle] = []
-        for piece, (rgb, holes) in zip(
-            pieces, self._pool.map(self._paint_piece, pieces, weights), strict=True
-        ):
-            y, x = piece.y_px - block.y_px, piece.x_px - block.x_px
-            pixels[y : y + piece.height_px, x : x + piece.width_px] = rgb
+        for holes in self._pool.map(self._paint_piece, pieces, weights, parts):
             filled += holes
         return pixels, filled
 
@@ -89,15 +97,16 @@ class SlidePainter:
         return np.rint(interpolate(part, rows, columns, (top, left))).astype(np.uint8)
 
     def _paint_piece(
-        self, piece: Piece, weight: NDArray[np.uint8]
-    ) -> tuple[NDArray[np.uint8], list[Rectangle]]:
+        self, piece: Piece, weight: NDArray[np.uint8], part: NDArray[np.uint8]
+    ) -> list[Rectangle]:
+        """Fill a piece's part of its block."""
         reader = self._reader()
-        box = (piece.x_px, piece.y_px, piece.width_px, piece.height_px)
-        rgb = reader.read(*box)
-        holes = reader.take_filled(*box) if isinstance(reader, FillingReader) else []
-        if self._change is None or not weight.any():
-            return rgb, holes
-        return self._change.apply(piece, rgb, weight), holes
+        reader.read_rgbx(piece.x_px, piece.y_px, part)
+        if self._change is not None and weight.any():
+            self._change.apply(piece, part, weight)
+        if not isinstance(reader, FillingReader):
+            return []
+        return reader.take_filled(piece.x_px, piece.y_px, piece.width_px, piece.height_px)
 
     def _reader(self) -> RegionReader:
         if not hasattr(self._local, "reader"):
@@ -106,28 +115,51 @@ class SlidePainter:
         return self._local.reader
 
 
-def cut_block(block: Block) -> list[Piece]:
-    """Return the pieces of a block, in rows."""
-    right, bottom = block.x_px + block.width_px, block.y_px + block.height_px
-    return [
-        Piece(x, y, min(PIECE_PX, right - x), min(PIECE_PX, bottom - y))
-        for y in range(block.y_px, bottom, PIECE_PX)
-        for x in range(block.x_px, right, PIECE_PX)
-    ]
+def cut_block(block: Block, tile_px: tuple[int, int] | None = None) -> list[Piece]:
+    """Return the pieces of a block, in rows: whole tiles of the source where it has any.
+
+    `tile_px` is the width and height of the source's tiles; a tile that two pieces share would be
+    decoded twice.
+    """
+    wide, high = (_multiple(side) for side in tile_px or (PIECE_PX, PIECE_PX))
+    columns = _spans(block.x_px, block.x_px + block.width_px, wide)
+    rows = _spans(block.y_px, block.y_px + block.height_px, high)
+    return [Piece(x, y, right - x, bottom - y) for y, bottom in rows for x, right in columns]
+
+
+def _multiple(tile_px: int) -> int:
+    return tile_px * max(1, round(PIECE_PX / tile_px))
+
+
+def _spans(start: int, stop: int, step: int) -> list[tuple[int, int]]:
+    """Cut start…stop at the multiples of `step`."""
+    inner = range((start // step + 1) * step, stop, step)
+    return list(pairwise([start, *inner, stop]))
+
+
+def place_in_block(piece: Piece, block: Block) -> tuple[slice, slice]:
+    """Return the rows and columns of a block's pixels that a piece covers."""
+    y, x = piece.y_px - block.y_px, piece.x_px - block.x_px
+    return slice(y, y + piece.height_px), slice(x, x + piece.width_px)
 
 
 def paint_ahead(
-    painter: SlidePainter, blocks: Iterable[Block], threads: int
+    painter: SlidePainter, blocks: Sequence[Block], threads: int
 ) -> Iterator[tuple[Block, NDArray[np.uint8], list[Rectangle]]]:
-    """Paint blocks in order; with threads to spare, one block ahead of the one handed out."""
+    """Paint blocks in order; with threads to spare, one block ahead of the one handed out.
+
+    A block's pixels are valid until the one after the next is asked for.
+    """
+    largest = max((4 * block.width_px * block.height_px for block in blocks), default=0)
+    memory = cycle([np.empty(largest, np.uint8) for _ in range(1 if threads < 2 else 2)])
     if threads < 2:
         for block in blocks:
-            yield block, *painter.paint(block)
+            yield block, *painter.paint(block, next(memory))
         return
     with ThreadPoolExecutor(1) as ahead:
         waiting = None
         for block in blocks:
-            following = (block, ahead.submit(painter.paint, block))
+            following = (block, ahead.submit(painter.paint, block, next(memory)))
             if waiting:
                 yield waiting[0], *waiting[1].result()
             waiting = following
@@ -153,8 +185,8 @@ def paint_slide(slide: str, painter: SlidePainter, writer: PyramidWriter, thread
         mininterval=0.5 if sys.stderr.isatty() else 30.0,
         bar_format="{l_bar}{bar}| {n:.1f}/{total:.1f} MPix [{elapsed}<{remaining}, {rate_fmt}]",
     ) as bar:
-        for block, rgb, holes in paint_ahead(painter, remaining, threads):
-            writer.write(block, rgb, note=holes)
+        for block, rgbx, holes in paint_ahead(painter, remaining, threads):
+            writer.write(block, rgbx, note=holes)
             bar.update(block.width_px * block.height_px)
     elapsed_s = time.monotonic() - started_s
     rate = todo_px / 1e6 / elapsed_s

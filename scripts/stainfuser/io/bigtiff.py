@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 HEADER_BYTES = 16
+_RGBX = 7  # JCS_EXT_RGBX of libjpeg-turbo
 _HEADER = "<2sHHHQ"
 _ENTRY = "<HHQ8s"
 
@@ -85,12 +86,15 @@ def _encode_directory(tags: Sequence[Tag], start: int, last: bool) -> bytes:
     return head + values
 
 
-def encode_jpeg(rgb: NDArray[np.uint8], quality: int) -> bytes:
-    """Return (H, W, 3) uint8 RGB as a YCbCr JPEG stream without chroma subsampling (4:4:4)."""
+def encode_jpeg(pixels: NDArray[np.uint8], quality: int) -> bytes:
+    """Return pixels as a YCbCr JPEG stream without chroma subsampling (4:4:4).
+
+    Pixels are (H, W, 3) uint8 RGB, or (H, W, 4) with a filler that is ignored: the same stream.
+    """
     return imagecodecs.jpeg8_encode(
-        np.ascontiguousarray(rgb),
+        np.ascontiguousarray(pixels),
         level=quality,
-        colorspace="RGB",
+        colorspace="RGB" if pixels.shape[2] == 3 else _RGBX,
         outcolorspace="YCBCR",
         subsampling="444",
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from stainfuser.io.regions import Level, RegionReader
@@ -39,9 +41,21 @@ class FillingReader(RegionReader):
         """Micrometres per level-0 px."""
         return self._reader.mpp
 
+    @property
+    def tile_px(self) -> tuple[int, int] | None:
+        """Tiles that level 0 is best read in, px."""
+        return self._reader.tile_px
+
     def close(self) -> None:
         """Close the slide."""
         self._reader.close()
+
+    def read_rgbx(self, x_px: int, y_px: int, out: NDArray[np.uint8]) -> None:
+        """Fill `out` with level 0, and what cannot be decoded with the colour."""
+        try:
+            self._reader.read_rgbx(x_px, y_px, out)
+        except CorruptRegionError:
+            super().read_rgbx(x_px, y_px, out)
 
     def take_filled(self, x_px: int, y_px: int, width_px: int, height_px: int) -> list[Rectangle]:
         """Return, in order, the level-0 rectangles filled so far that begin inside an area.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -88,7 +89,7 @@ class PyramidWriter:
         check_writable(self.path.parent)
         check_writable(self.work_dir)
         self._open(f"{key} {_layout_key(spec)}")
-        self._pool = ThreadPoolExecutor(max(1, threads))
+        self._pool, self._local = ThreadPoolExecutor(max(1, threads)), threading.local()
         self._synced_s = time.monotonic()
 
     @property
@@ -106,13 +107,15 @@ class PyramidWriter:
         return self.blocks[self.blocks_done :]
 
     def write(self, block: Block, rgb: NDArray[np.uint8], note: Any = None) -> None:
-        """Append one block: (height_px, width_px, 3) uint8 RGB; `note` is JSON-able.
+        """Append one block: (height_px, width_px, 3) uint8 RGB, or 4 channels with a filler.
 
-        Blocks have to come in the order of `remaining`.
+        Blocks have to come in the order of `remaining`; `note` is JSON-able. Four channels give the
+        same bytes sooner.
         """
         if block.index != self.blocks_done:
             raise ValueError(f"block {block.index} written where {self.blocks_done} was expected")
-        if rgb.shape != (block.height_px, block.width_px, 3) or rgb.dtype != np.uint8:
+        sizes = [(block.height_px, block.width_px, channels) for channels in (3, 4)]
+        if rgb.shape not in sizes or rgb.dtype != np.uint8:
             raise ValueError(f"block {block.index} has shape {rgb.shape}, type {rgb.dtype}")
         known = set(self._shared)
         with explain_full_disk(self.work_dir):
@@ -205,7 +208,7 @@ class PyramidWriter:
         for level in range(self._direct_levels):
             tiles.append(self._append_region(level, x_px, y_px, rgb))
             rgb, x_px, y_px = reduce_by_step(rgb), x_px // STEP, y_px // STEP
-        self._raw.put(x_px, y_px, rgb)
+        self._raw.put(x_px, y_px, rgb[..., :3])
         return tiles
 
     def _append_region(
@@ -218,23 +221,35 @@ class PyramidWriter:
         if not rgb.size:
             return []
         tiles, columns = _cut(rgb, side)
-        first = (y_px // side) * -(-width_px // side) + x_px // side
-        numbers = [
-            first + (i // columns) * -(-width_px // side) + i % columns for i in range(len(tiles))
-        ]
+        across = -(-width_px // side)
+        first = (y_px // side) * across + x_px // side
+        numbers = [first + i // columns * across + i % columns for i in range(len(tiles))]
         places = self._append_tiles(tiles)
         self._tiles[level].update(zip(numbers, places, strict=True))
         return [(number, *place) for number, place in zip(numbers, places, strict=True)]
 
-    def _append_tiles(self, tiles: NDArray[np.uint8]) -> list[Place]:
+    def _append_tiles(self, tiles: list[NDArray[np.uint8]]) -> list[Place]:
         """Append tiles in order; all tiles of one and the same colour share one place."""
-        names = [_single_colour(tile) or f"tile {i}" for i, tile in enumerate(tiles)]
-        new = {name: i for i, name in reversed(list(enumerate(names))) if name not in self._shared}
-        new = dict(sorted(new.items(), key=lambda item: item[1]))
-        encoded = self._pool.map(lambda i: encode_jpeg(tiles[i], self.spec.quality), new.values())
-        placed = {name: self._append(content) for name, content in zip(new, encoded, strict=True)}
-        self._shared.update({n: at for n, at in placed.items() if not n.startswith("tile")})
-        return [placed[name] if name in placed else self._shared[name] for name in names]
+        places = []
+        for colour, content in self._pool.map(self._encode, tiles):
+            place = self._shared.get(colour) if colour else None
+            if place is None:
+                place = self._append(content)
+                if colour:
+                    self._shared[colour] = place
+            places.append(place)
+        return places
+
+    def _encode(self, tile: NDArray[np.uint8]) -> tuple[str | None, bytes]:
+        """Return the colour of a blank tile or None, and the stream unless it is in the file."""
+        colour = _single_colour(tile)
+        if colour in self._shared:
+            return colour, b""
+        memory = getattr(self._local, "tile", None)
+        if memory is None or memory.shape != tile.shape:
+            memory = self._local.tile = np.empty(tile.shape, np.uint8)
+        memory[:] = tile
+        return colour, encode_jpeg(memory, self.spec.quality)
 
     def _append_small_levels(self) -> NDArray[np.uint8]:
         """Append the levels kept raw, band by band; return the smallest level."""
@@ -330,20 +345,20 @@ def _count_direct_levels(spec: SlideSpec) -> int:
     return levels
 
 
-def _cut(rgb: NDArray[np.uint8], side: int) -> tuple[NDArray[np.uint8], int]:
-    """Cut a region into (N, side, side, 3) tiles in rows; return them and their columns."""
-    rows, columns = -(-rgb.shape[0] // side), -(-rgb.shape[1] // side)
-    short = (rows * side - rgb.shape[0], columns * side - rgb.shape[1])
+def _cut(pixels: NDArray[np.uint8], side: int) -> tuple[list[NDArray[np.uint8]], int]:
+    """Cut a region into tiles of `side` px in rows; return them and their columns."""
+    rows, columns = -(-pixels.shape[0] // side), -(-pixels.shape[1] // side)
+    short = (rows * side - pixels.shape[0], columns * side - pixels.shape[1])
     if any(short):
         # Repeating the last px, unlike white, keeps JPEG from ringing into the picture.
-        rgb = np.pad(rgb, ((0, short[0]), (0, short[1]), (0, 0)), mode="edge")
-    tiles = rgb.reshape(rows, side, columns, side, 3).swapaxes(1, 2)
-    return tiles.reshape(-1, side, side, 3), columns
+        pixels = np.pad(pixels, ((0, short[0]), (0, short[1]), (0, 0)), mode="edge")
+    places = [(y * side, x * side) for y in range(rows) for x in range(columns)]
+    return [pixels[y : y + side, x : x + side] for y, x in places], columns
 
 
 def _single_colour(tile: NDArray[np.uint8]) -> str | None:
     """Return the colour of a blank tile, e.g. ``255,255,255``, or None."""
-    first = tile[0, 0]
-    if (tile[0] != first).any() or (tile != first).any():
+    first = tile[0, 0, :3]
+    if (tile[0, :, :3] != first).any() or (tile[..., :3] != first).any():
         return None
     return ",".join(map(str, first.tolist()))

@@ -70,6 +70,11 @@ class RegionReader(ABC):
         self.close()
 
     @property
+    def tile_px(self) -> tuple[int, int] | None:
+        """Width and height of the tiles that level 0 is best read in, px; None: any."""
+        return None
+
+    @property
     def size_px(self) -> tuple[int, int]:
         """Width and height of level 0, px."""
         return self.levels[0].width_px, self.levels[0].height_px
@@ -85,6 +90,14 @@ class RegionReader(ABC):
     ) -> NDArray[np.uint8]:
         """Return (height_px, width_px, 4) uint8 RGBA; alpha 0 where the slide holds no pixels."""
         return np.array(self._read(x_px, y_px, width_px, height_px, level))
+
+    def read_rgbx(self, x_px: int, y_px: int, out: NDArray[np.uint8]) -> None:
+        """Fill `out`, (H, W, 4) uint8, from level 0: RGB composited on white; channel 3 is filler.
+
+        Four bytes per px are what decoders, tables and encoders work on fastest.
+        """
+        out[..., :3] = self.read(x_px, y_px, out.shape[1], out.shape[0])
+        out[..., 3] = 255
 
     def read_at_mpp(
         self, x_px: float, y_px: float, size_px: int | tuple[int, int], mpp: float

@@ -110,12 +110,20 @@ def plan_blocks(width_px: int, height_px: int, block_px: int) -> list[Block]:
     ]
 
 
-def reduce_by_step(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Average boxes of STEP x STEP px; what is left over at the right and bottom is dropped."""
-    height, width = rgb.shape[0] // STEP, rgb.shape[1] // STEP
+def reduce_by_step(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Average boxes of STEP x STEP px; what is left over at the right and bottom is dropped.
+
+    (H, W, 3) RGB or (H, W, 4) with filler; the result has as many channels.
+    """
+    channels = pixels.shape[2]
+    height, width = pixels.shape[0] // STEP, pixels.shape[1] // STEP
     if not height or not width:
-        return np.empty((height, width, 3), np.uint8)
-    return np.asarray(Image.fromarray(rgb[: height * STEP, : width * STEP]).reduce(STEP))
+        return np.empty((height, width, channels), np.uint8)
+    pixels = np.ascontiguousarray(pixels[: height * STEP, : width * STEP])
+    # Not RGBA, which Pillow would weight by its alpha.
+    mode = "RGB" if channels == 3 else "RGBX"
+    size = (width * STEP, height * STEP)
+    return np.asarray(Image.frombuffer(mode, size, pixels, "raw", mode, 0, 1).reduce(STEP))
 
 
 def tiled_directory(

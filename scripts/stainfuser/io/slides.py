@@ -6,10 +6,14 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import openslide
+from numpy.typing import NDArray
 from PIL import Image
 
 from stainfuser.errors import SlideError
+from stainfuser.io.jpeg_level import Cut, DamagedTileError
+from stainfuser.io.jpeg_tiff import VENDORS, JpegTiff
 from stainfuser.io.regions import Level, RegionReader
 
 MIN_MPP, MAX_MPP = 0.05, 20.0
@@ -54,6 +58,9 @@ class SlideReader(RegionReader):
     fill_corrupt
         Leave places that cannot be decoded transparent (white as RGB) and list them in
         `corrupt_regions`, in place of raising.
+    fast
+        Decode JPEG tiles of TIFF slides directly where that gives the same pixels; False: OpenSlide
+        reads everything.
 
     Raises
     ------
@@ -68,6 +75,7 @@ class SlideReader(RegionReader):
         mpp_override: float | None = None,
         *,
         fill_corrupt: bool = False,
+        fast: bool = True,
     ) -> None:
         self.path = Path(path)
         self.corrupt_regions: list[Rectangle] = []
@@ -75,6 +83,8 @@ class SlideReader(RegionReader):
         self._mpp_override = mpp_override
         self._handle: openslide.OpenSlide | None = None
         self._pid = 0
+        self._use_tiles = fast
+        self._tiles: JpegTiff | None = None
 
     @property
     def handle(self) -> openslide.OpenSlide:
@@ -82,6 +92,21 @@ class SlideReader(RegionReader):
         if self._handle is None or self._pid != os.getpid():
             self._handle, self._pid = open_slide(self.path), os.getpid()
         return self._handle
+
+    @property
+    def tiles(self) -> JpegTiff | None:
+        """The slide's JPEG tiles, or None where OpenSlide has to read it."""
+        if self._use_tiles and self._tiles is None:
+            check_slide_file(self.path)
+            self._tiles = JpegTiff(self.path) if self.vendor in VENDORS else None
+            self._use_tiles = self._tiles is not None and bool(self._tiles.levels)
+        return self._tiles if self._use_tiles else None
+
+    @property
+    def tile_px(self) -> tuple[int, int] | None:
+        """Width and height of the tiles of level 0, px, where they are decoded directly."""
+        level = self.tiles and self.tiles.levels.get(0)
+        return (level.tile_width_px, level.tile_height_px) if level else None
 
     @property
     def levels(self) -> tuple[Level, ...]:
@@ -120,20 +145,50 @@ class SlideReader(RegionReader):
         if self._handle is not None and self._pid == os.getpid():
             self._handle.close()
         self._handle = None
+        if self._tiles is not None:
+            self._tiles.close()
+        self._tiles = None
+
+    def read_rgbx(self, x_px: int, y_px: int, out: NDArray[np.uint8]) -> None:
+        """Fill `out` as `RegionReader.read_rgbx` does, without a copy where tiles are decoded."""
+        height_px, width_px = out.shape[:2]
+        right, bottom = x_px + width_px, y_px + height_px
+        inside = min(x_px, y_px) >= 0 and right <= self.size_px[0] and bottom <= self.size_px[1]
+        cut = self.tiles.cut(x_px, y_px, (width_px, height_px), 0) if self.tiles else None
+        if cut is None or not inside:
+            super().read_rgbx(x_px, y_px, out)
+            return
+        try:
+            self.tiles.read(cut, 0, out)
+        except DamagedTileError:
+            super().read_rgbx(x_px, y_px, out)
 
     def _fetch(
         self, x_px: int, y_px: int, width_px: int, height_px: int, level: int
     ) -> Image.Image:
+        cut = self.tiles.cut(x_px, y_px, (width_px, height_px), level) if self.tiles else None
+        if cut is not None:
+            return self._fetch_tiles(cut, (x_px, y_px, width_px, height_px, level))
         try:
             return self.handle.read_region((x_px, y_px), level, (width_px, height_px))
         except openslide.OpenSlideError:
             # The handle is dead for every later read now; the next one opens a new handle. This
             # one is not closed: another thread may be inside it.
             self._handle = None
-            rectangle = (x_px, y_px, width_px, height_px, level)
-            if not self._fill_corrupt:
-                raise CorruptRegionError(self.path.name, rectangle) from None
-            return self._fetch_readable(rectangle)
+            return self._fetch_damaged((x_px, y_px, width_px, height_px, level))
+
+    def _fetch_tiles(self, cut: Cut, rectangle: Rectangle) -> Image.Image:
+        pixels = np.empty((cut[3], cut[2], 4), np.uint8)
+        try:
+            self.tiles.read(cut, rectangle[4], pixels)
+        except DamagedTileError:
+            return self._fetch_damaged(rectangle)
+        return Image.fromarray(pixels)
+
+    def _fetch_damaged(self, rectangle: Rectangle) -> Image.Image:
+        if not self._fill_corrupt:
+            raise CorruptRegionError(self.path.name, rectangle)
+        return self._fetch_readable(rectangle)
 
     def _fetch_readable(self, rectangle: Rectangle) -> Image.Image:
         """Return what can be read of a damaged rectangle by reading ever smaller parts of it."""

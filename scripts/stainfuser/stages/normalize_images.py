@@ -289,6 +289,6 @@ class _ImagesJob:
         for block in plan_blocks(view.width_px, view.height_px, options.block_px):
             rows = slice(block.y_px, block.y_px + block.height_px)
             columns = slice(block.x_px, block.x_px + block.width_px)
-            pixels[rows, columns] = painter.paint(block)[0]
+            pixels[rows, columns] = painter.paint(block)[0][..., :3]
         painter.close()
         return pixels
