@@ -67,7 +67,7 @@ rule pairs:
 # The trained model.
 rule train:
     input:
-        "results/model",
+        TRAINED,
         "results/slides/accepted.txt",
 
 

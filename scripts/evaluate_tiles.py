@@ -11,6 +11,7 @@ with logged(snakemake.log[0]):
         truth_paths=snakemake.input.truth,
         target_paths=snakemake.input.target,
         model_dir=snakemake.input.model,
+        trained_dir=snakemake.input.trained or None,
         table_path=snakemake.output.table,
         examples_path=snakemake.output.examples,
         seed=snakemake.params.seed,

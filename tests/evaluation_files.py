@@ -35,9 +35,17 @@ class TrueModel:
         assert image.dtype == np.uint8
         return "encoded"
 
-    def __call__(self, source: np.ndarray, target: str, *, generator: int, output_type: str):
+    def fit_slide(self, images: np.ndarray, target: str) -> int:
+        """Return something that is passed back with the same tile."""
+        assert target == "encoded"
+        return int(images.sum())
+
+    def __call__(
+        self, source: np.ndarray, target: str, *, generator: int, output_type: str, slide: int
+    ):
         """Return the truth of (N, H, W, 3) uint8 tiles."""
         assert target == "encoded" and output_type == "np" and 0 <= generator < 2**63
+        assert slide == source.sum()
         return SimpleNamespace(images=restain(source))
 
 

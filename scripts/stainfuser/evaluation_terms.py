@@ -113,10 +113,16 @@ METHODS = (
     Method("macenko", "Macenko", "#3f8f7a", "Stain directions and strengths, per tile."),
     Method("stainfuser_tile", "StainFuser, tile", "#c2568f", "The model on the tile alone."),
     Method(
+        "trained_tile",
+        "Trained here, tile",
+        "#d98324",
+        "The model that this run trained, on the tile alone; the slides are not made with it.",
+    ),
+    Method(
         "stainfuser_operator",
         "StainFuser, slide (operator)",
         "#5a3fa0",
-        "The delivered slide, made by one colour operator fitted to the model.",
+        "The delivered slide, made by one colour operator for all of it.",
     ),
     Method(
         "stainfuser_render",

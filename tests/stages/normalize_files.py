@@ -19,6 +19,7 @@ from stainfuser.stain.tissue import tissue_mask
 
 OPTIONS = {
     "mode": "operator",
+    "operator": "auto",
     "tile_px": 256,
     "overlap_px": 64,
     "sample_tiles": 12,
@@ -32,6 +33,8 @@ OPTIONS = {
     "icc_profile": "carry",
     "image_operator": "per_image",
 }
+# A model with a diffusion part, which the tests replace.
+MODEL_INDEX = '{"unet": ["a library", "a class"]}'
 INK = np.s_[20:60, 100:350]
 
 
@@ -71,7 +74,7 @@ class Case:
         write_json(self.folder / "probe.json", record)
         write_image(self.folder / "my target.png", tissue_picture(128))
         (self.folder / "model").mkdir(exist_ok=True)
-        (self.folder / "model" / "model_index.json").write_text("{}")
+        (self.folder / "model" / "model_index.json").write_text(MODEL_INDEX)
 
     def run(self, pipe: FakePipe | None = None, **changes) -> dict:
         """Normalise and return the record."""

@@ -41,6 +41,7 @@ def run(cohort: Cohort, model: type = TrueModel, **changes) -> pd.DataFrame:
         "truth_paths": cohort.truth_paths,
         "target_paths": cohort.target_paths,
         "model_dir": cohort.model_dir,
+        "trained_dir": None,
         "table_path": table_path,
         "examples_path": table_path.with_name("examples.png"),
         "seed": 1,
@@ -60,6 +61,15 @@ def cohort(tmp_path_factory) -> Cohort:
 @pytest.fixture(scope="module")
 def table(cohort) -> pd.DataFrame:
     return run(cohort)
+
+
+def test_a_model_trained_beside_is_one_more_method(cohort, table, tmp_path):
+    paths = {"table_path": tmp_path / "both.parquet", "examples_path": tmp_path / "both.png"}
+    run(cohort, trained_dir=cohort.model_dir, **paths)
+    both = pd.read_parquet(paths["table_path"])
+    trained = both[both["method"] == "trained_tile"]["value"].to_numpy()
+    assert np.array_equal(trained, table[table["method"] == "stainfuser_tile"]["value"])
+    assert set(both["method"]) == {*table["method"], "trained_tile"}
 
 
 def test_every_method_meets_the_same_tiles_and_metrics(table):

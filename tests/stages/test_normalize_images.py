@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from normalize_files import OPTIONS
+from normalize_files import MODEL_INDEX, OPTIONS
 from PIL import Image
 
 from fake_pipe import FakePipe, recolour
@@ -30,7 +30,7 @@ def make_set(folder: Path, **pictures: np.ndarray) -> Path:
     write_json(folder / "probe.json", record)
     write_image(folder / "my target.png", tissue_picture(128))
     (folder / "model").mkdir()
-    (folder / "model" / "model_index.json").write_text("{}")
+    (folder / "model" / "model_index.json").write_text(MODEL_INDEX)
     return images
 
 

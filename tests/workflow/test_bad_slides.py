@@ -101,7 +101,10 @@ def test_left_out_slides_can_be_accepted(bad_cohort):
         (["slides=slides.csv", "target=demo"], "demo belongs to slides=demo"),
         (["slides=slides.csv", "target=target.png", "tilez={}"], "did you mean tiles"),
         (["slides=slides.csv", "target=target.png", "seed=many"], "seed: found 'many'"),
-        (["slides=slides.csv", "target=target.png", "model=nowhere"], "nowhere holds no model"),
+        (
+            ["slides=slides.csv", "target=target.png", "model=nowhere"],
+            "there is no such model folder",
+        ),
     ],
 )
 def test_a_wrong_call_is_one_sentence(bad_cohort, options, sentence):

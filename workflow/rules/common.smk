@@ -11,12 +11,14 @@ from stainfuser.errors import ConfigError, StainFuserError
 from stainfuser.failures import late_failures, left_out, read_index
 from stainfuser.io.cohort import CohortEntry, resolve_cohort
 from stainfuser.io.targets import resolve_targets
+from stainfuser.presets import find_model, read_contents, shipped_presets
 from stainfuser.run_lock import hold_run_lock
 
 # Threads that wait asleep: on a machine with other work, torch's spinning ones slow each other down.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 RESOLVED_CONFIG = "results/config.yaml"
+TRAINED = "results/model"
 SLIDE_INDEX = "results/slides/index.csv"
 FAILED = "results/slides/failed"
 
@@ -58,20 +60,19 @@ def index_cohort(entries, targets):
     return {entry.name: entry for entry in entries}, targets, pairs
 
 
-def check_model_folder(model):
-    """Return the model's folder: the one trained here, or an existing one."""
+def model_folder(model):
+    """Return the model's folder: the one trained here, a shipped preset's, or the user's."""
     if model == "train":
-        return "results/model"
-    if not Path(model, "model_index.json").is_file():
-        remedy = "name a folder that StainFuserPipeline.save_pretrained wrote, or train"
-        raise ConfigError("configuration key model", f"{model} holds no model", remedy)
-    return model
+        return TRAINED
+    folder = find_model(model)
+    read_contents(folder)
+    return str(folder)
 
 
 try:
     SCHEMA = Path(workflow.basedir) / "workflow/schemas/config.schema.yaml"
     config.update(resolve_config(config, SCHEMA))
-    MODEL = check_model_folder(config["model"])
+    MODEL = model_folder(config["model"])
     COHORT, TARGETS, JOBS = resolve_inputs()
 except StainFuserError as error:
     sys.exit(f"Error: {error}")
@@ -168,9 +169,20 @@ def planned_shards(folder, suffix):
     return shards
 
 
+def is_training():
+    """Tell whether a model is trained here; the demo trains one beside a shipped model."""
+    is_demo = config["slides"] == "demo" and config["target"] == "demo"
+    return MODEL == TRAINED or (is_demo and config["model"] in shipped_presets())
+
+
 def if_trained(inputs):
-    """Return training products as inputs, or nothing where the model comes from elsewhere."""
-    return inputs if config["model"] == "train" else []
+    """Return training products as inputs, or nothing where no model is trained."""
+    return inputs if is_training() else []
+
+
+def if_trained_beside(inputs):
+    """Return products of a model that is trained here and not the one that normalises."""
+    return inputs if is_training() and MODEL != TRAINED else []
 
 
 def if_pairs_made(inputs):

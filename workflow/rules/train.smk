@@ -3,7 +3,7 @@ rule train_normalizer:
     input:
         pairs="results/pairs/pairs.h5",
     output:
-        model=directory("results/model"),
+        model=directory(TRAINED),
         losses="results/train/losses.csv",
         samples="results/train/samples.png",
         curves="results/train/curves.png",

@@ -8,6 +8,9 @@ from typing import Any
 from stainfuser.errors import InputError
 from stainfuser.files import sha256_content, sha256_file
 
+# A model card says what a model is and changes nothing it does.
+MODEL_FILES = (".json", ".safetensors")
+
 
 def load_pipeline(model_dir: str | Path, device: str | None = None) -> Any:
     """Return the `StainFuserPipeline` of a folder on `device` (None: an accelerator if any).
@@ -37,9 +40,9 @@ def load_pipeline(model_dir: str | Path, device: str | None = None) -> Any:
 
 
 def fingerprint_model(model_dir: str | Path) -> str:
-    """Return one SHA-256 over names and contents of all files of a model folder."""
+    """Return one SHA-256 over names and contents of a model folder's configurations and weights."""
     folder = Path(model_dir)
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix in MODEL_FILES)
     if not files:
         raise InputError(folder, "holds no model", "give the folder of a trained StainFuser model")
     return sha256_content(

@@ -12,6 +12,7 @@ class NormalizeOptions:
     """Keys of the section `normalize`; what they mean stands in config.yaml."""
 
     mode: str
+    operator: str
     tile_px: int
     overlap_px: int
     sample_tiles: int
@@ -27,6 +28,7 @@ class NormalizeOptions:
 
     def __post_init__(self) -> None:
         self._one_of("mode", "operator", "render")
+        self._one_of("operator", "auto", "head", "model")
         self._one_of("corrupt_tiles", "fail", "fill")
         self._one_of("icc_profile", "carry", "drop")
         self._one_of("image_operator", "per_image", "per_folder")

@@ -1,4 +1,4 @@
-"""Decide how a slide is normalised: fit the operator on a sample, or render."""
+"""Decide how a slide is normalised: an operator from its sampled tiles, or render."""
 
 from __future__ import annotations
 
@@ -17,6 +17,14 @@ from stainfuser.stain.operators import ColourOperator, OperatorFit, fit_and_vali
 
 LOGGER = logging.getLogger("stainfuser")
 Corner = tuple[int, int]
+HEAD_NUMBERS = (
+    "trust",
+    "expected_de",
+    "expected_structure",
+    "kept_fraction",
+    "source_nuclei_fraction",
+    "target_nuclei_fraction",
+)
 
 
 @dataclass(frozen=True)
@@ -39,6 +47,14 @@ class Plan:
         `ColourOperator.to_json`, or None.
     residual
         What `OperatorFit` measured, or None; infinite values are None.
+    operator_from
+        "head" or "model": what the operator comes from; None without one.
+    confidence, remarks
+        How sure the operator head is that source and target are H&E, [0, 1], and sentences that
+        say what is doubtful; None without a head.
+    head
+        Numbers of the head's solution, or None: the error it expects (CIEDE2000), the gradient
+        correlation with the source it expects, and the fraction of the change that was kept.
     """
 
     mode_used: str
@@ -48,6 +64,10 @@ class Plan:
     tiles: list[list[int]]
     operator: dict[str, Any] | None
     residual: dict[str, Any] | None
+    operator_from: str | None = None
+    confidence: float | None = None
+    remarks: list[str] | None = None
+    head: dict[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the plan as a dictionary."""
@@ -64,45 +84,76 @@ class Plan:
         return ColourOperator.from_json(self.operator)
 
 
-def make_plan(
-    name: str,
-    options: NormalizeOptions,
-    corners: list[Corner],
-    source: list[NDArray[np.uint8]],
-    render: Renderer,
-    white: NDArray[np.float64],
-    model_mpp: float,
-    rng: np.random.Generator,
-) -> Plan:
-    """Let the model see a sample of a slide, fit the operator and judge it.
+@dataclass(frozen=True)
+class Sample:
+    """Tiles of a slide that stand for it.
 
-    Parameters
+    Attributes
     ----------
     name
         The slide, for messages.
-    corners, source
-        (x, y) and (S, S, 3) uint8 pixels of the sampled tiles; none: there is no tissue.
+    corners, tiles
+        (x, y) on the model's plane, and (S, S, 3) uint8 pixels; none: there is no tissue.
     white
         (3,) colour of the glass, RGB in [0, 255].
-    rng
-        Draws the bootstrap of the residual.
-
-    `render` learns the slide's colours from the sample.
+    mpp
+        Resolution of the tiles, um per px.
     """
-    background = [float(value) for value in white]
-    tiles = [list(corner) for corner in corners]
-    if not corners:
-        return Plan("unchanged", "there is no tissue", background, model_mpp, [], None, None)
-    stack = np.stack(source)
+
+    name: str
+    corners: list[Corner]
+    tiles: list[NDArray[np.uint8]]
+    white: NDArray[np.float64]
+    mpp: float
+
+    def plan(self, mode_used: str, reason: str | None = None, **parts: Any) -> Plan:
+        """Return a plan for this slide."""
+        background = [float(value) for value in self.white]
+        tiles = [list(corner) for corner in self.corners]
+        empty = {"operator": None, "residual": None}
+        return Plan(mode_used, reason, background, self.mpp, tiles, **{**empty, **parts})
+
+
+def plan_by_head(sample: Sample, solution: Any) -> Plan:
+    """Return the plan to use the head's operator, `nn.operator_safety.Solution`."""
+    operator = ColourOperator.from_json(solution.diagnostics["operator"]).to_json()
+    return sample.plan(
+        "operator", operator=operator, operator_from="head", **report_of_head(sample, solution)
+    )
+
+
+def plan_by_model(
+    sample: Sample, options: NormalizeOptions, render: Renderer, rng: np.random.Generator
+) -> Plan:
+    """Let the diffusion model see the sample, fit the operator and judge it.
+
+    `rng` draws the bootstrap of the residual. `render` learns the slide's colours from the sample.
+    """
+    stack = np.stack(sample.tiles)
     render.learn_slide(stack)
+    remarks = report_of_head(sample, render.solution)
     if options.mode == "render":
-        return Plan("render", None, background, model_mpp, tiles, None, None)
-    fit = fit_and_validate(stack, render_sample(render, stack, corners, name), white, rng)
+        return sample.plan("render", **remarks)
+    rendered = render_sample(render, stack, sample.corners, sample.name)
+    fit = fit_and_validate(stack, rendered, sample.white, rng)
     mode_used, reason = _judge(fit, options.residual_limit_de)
     if reason:
-        LOGGER.warning("%s: %s, so every tile is rendered", name, reason)
-    operator = fit.operator.to_json()
-    return Plan(mode_used, reason, background, model_mpp, tiles, operator, _report(fit))
+        LOGGER.warning("%s: %s, so every tile is rendered", sample.name, reason)
+    parts = {"operator": fit.operator.to_json(), "residual": _report(fit)}
+    return sample.plan(mode_used, reason, operator_from="model", **parts, **remarks)
+
+
+def report_of_head(sample: Sample, solution: Any) -> dict[str, Any]:
+    """Return what a plan says of a head's solution, and warn of what is doubtful."""
+    if solution is None:
+        return {}
+    found = solution.diagnostics
+    remarks = list(found["remarks"])
+    for remark in remarks:
+        LOGGER.warning("%s: %s (confidence %.2f)", sample.name, remark, solution.confidence)
+    numbers = {name: round(float(found[name]), 4) for name in HEAD_NUMBERS}
+    confidence = round(float(solution.confidence), 4)
+    return {"confidence": confidence, "remarks": remarks, "head": numbers}
 
 
 def render_sample(

@@ -136,6 +136,11 @@ class Renderer:
         mpp = self._pipe.config.mpp
         return None if mpp is None else float(mpp)
 
+    @property
+    def solution(self) -> Any:
+        """What the model's operator head found for the slide; None without a head."""
+        return getattr(self._slide, "solution", None)
+
     def learn_slide(self, tiles: NDArray[np.uint8]) -> None:
         """Take the slide's colours from (N, S, S, 3) uint8 tiles, not from each tile anew."""
         self._slide = self._pipe.fit_slide(list(tiles), self._target)

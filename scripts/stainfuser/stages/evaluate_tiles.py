@@ -58,7 +58,7 @@ class Target:
     image: RgbImage
     style: StyleReference
     normalizers: dict[str, Normalizer]
-    render_tile: Callable[[RgbImage], RgbImage]
+    models: dict[str, Callable[[RgbImage], RgbImage]]
 
 
 @dataclass(frozen=True)
@@ -89,6 +89,7 @@ def evaluate_tiles(
     truth_paths: Sequence[str | Path],
     target_paths: Sequence[str | Path],
     model_dir: str | Path,
+    trained_dir: str | Path | None,
     table_path: str | Path,
     examples_path: str | Path,
     seed: int,
@@ -110,8 +111,8 @@ def evaluate_tiles(
         ``{slide}.svs`` with the same tissue in the target's stain, for as many as there are.
     target_paths
         Reference images, ``{target}.png``.
-    model_dir
-        Folder of the trained model.
+    model_dir, trained_dir
+        Folder of the model that made the slides, and of one that was trained beside it, or None.
     table_path, examples_path
         Parquet with the columns of `evaluation_terms.TABLE_COLUMNS`; a PNG.
     seed
@@ -134,16 +135,20 @@ def evaluate_tiles(
     chosen = {job.tiles_path: _draw_tiles(job, per_slide, seed) for job in jobs}
     findings = Findings()
     if any(len(rows) for rows in chosen.values()):
-        pipe = load_model(model_dir, device)
+        folders = {"stainfuser_tile": model_dir, "trained_tile": trained_dir}
+        pipes = {name: load_model(path, device) for name, path in folders.items() if path}
         targets = {path.stem: path for path in map(Path, target_paths)}
         for name in sorted({job.target for job in jobs}):
-            target = _fit_target(name, read_image(targets[name]), pipe, seed)
+            target = _fit_target(name, read_image(targets[name]), pipes, seed)
             own = [job for job in jobs if job.target == name]
             _measure_jobs(own, target, chosen, findings, len(jobs))
     else:
         LOGGER.warning("There is no tissue tile of any usable slide: nothing is evaluated.")
     config = {"seed": seed, "tiles_per_slide": tiles_per_slide, "max_tiles": max_tiles}
-    stamp = make_stamp("evaluate_tiles", config, model_sha256=fingerprint_model(model_dir))
+    hashes = {"model_sha256": fingerprint_model(model_dir)}
+    if trained_dir:
+        hashes["trained_sha256"] = fingerprint_model(trained_dir)
+    stamp = make_stamp("evaluate_tiles", config, **hashes)
     _write_table(table_path, findings.rows, stamp)
     _write_examples(examples_path, findings.examples)
 
@@ -189,16 +194,24 @@ def _draw_tiles(job: Job, most: int, seed: int) -> NDArray[np.int64]:
     return np.sort(drawn)
 
 
-def _fit_target(name: str, image: RgbImage, pipe: Any, seed: int) -> Target:
+def _fit_target(name: str, image: RgbImage, pipes: Mapping[str, Any], seed: int) -> Target:
+    normalizers = {method: fit_classical(method, image) for method in CLASSICAL_METHODS}
+    models = {method: _model_to(image, pipe, seed) for method, pipe in pipes.items()}
+    return Target(name, image, StyleReference(image), normalizers, models)
+
+
+def _model_to(image: RgbImage, pipe: Any, seed: int) -> Callable[[RgbImage], RgbImage]:
+    """Return what a model makes of a tile on its own."""
     encoded = pipe.encode_target(image)
     noise_seed = derive_seed(seed, "evaluate", "noise") >> 1
 
-    def render_tile(tile: RgbImage) -> RgbImage:
-        output = pipe(tile[None], encoded, generator=noise_seed, output_type="np")
+    def normalize(tile: RgbImage) -> RgbImage:
+        # The tile is all that is known of its slide; said so, no tile is warned of.
+        alone = pipe.fit_slide(tile[None], encoded)
+        output = pipe(tile[None], encoded, generator=noise_seed, output_type="np", slide=alone)
         return np.asarray(output.images)[0]
 
-    normalizers = {method: fit_classical(method, image) for method in CLASSICAL_METHODS}
-    return Target(name, image, StyleReference(image), normalizers, render_tile)
+    return normalize
 
 
 def _measure_jobs(
@@ -217,8 +230,9 @@ def _measure_jobs(
         outcomes = {
             "identity": Outcome(source),
             **_classical_outcomes(source, target),
-            "stainfuser_tile": _attempt(lambda source=source: target.render_tile(source)),
         }
+        for method, model in target.models.items():
+            outcomes[method] = _attempt(lambda source=source, model=model: model(source))
         if job.method and delivered:
             outcomes[job.method] = delivered
         if truth is not None:

@@ -16,9 +16,10 @@ from stainfuser.diffusion.changes import make_change
 from stainfuser.diffusion.loading import fingerprint_model, load_pipeline
 from stainfuser.diffusion.normalize_options import NormalizeOptions
 from stainfuser.diffusion.painting import SlidePainter
-from stainfuser.diffusion.planning import Plan, make_plan
-from stainfuser.diffusion.rendering import Renderer, TilesInMemory
+from stainfuser.diffusion.planning import Plan, Sample
+from stainfuser.diffusion.rendering import TilesInMemory
 from stainfuser.diffusion.slide_view import SlideView, choose_plane_mpp, draw_tiles
+from stainfuser.diffusion.stage_model import StageModel
 from stainfuser.errors import InputError, SlideError
 from stainfuser.files import read_json, sha256_content, sha256_file, write_json
 from stainfuser.io.image_sets import ImageReader
@@ -31,6 +32,16 @@ from stainfuser.stain.tissue import background_colour
 from stainfuser.stamps import make_stamp
 
 RgbImage = NDArray[np.uint8]
+# What the record of an image takes from its plan.
+TOLD_OF_IMAGES = (
+    "mode_used",
+    "reason",
+    "residual",
+    "operator_from",
+    "confidence",
+    "remarks",
+    "head",
+)
 # Smaller images are shown to the model mirrored to this side.
 SMALLEST_TILE_PX = 64
 
@@ -47,6 +58,7 @@ def normalize_images(
     work_dir: str | Path,
     seed: int,
     mode: str,
+    operator: str,
     tile_px: int,
     overlap_px: int,
     sample_tiles: int,
@@ -74,7 +86,7 @@ def normalize_images(
     slide
         Name of the set.
     slide_path, json_path, target_path, model_dir
-        Folder of the images or the only image, probe record, reference image, trained model.
+        Folder of the images or the only image, probe record, reference image, model's folder.
     output_dir, record_path
         Folder of the results, which appears when all are done, and their record.
     work_dir
@@ -99,6 +111,7 @@ def normalize_images(
     """
     options = NormalizeOptions(
         mode=mode,
+        operator=operator,
         tile_px=tile_px,
         overlap_px=overlap_px,
         sample_tiles=sample_tiles,
@@ -122,17 +135,14 @@ def normalize_images(
         target_sha256=sha256_file(target_path),
         model_sha256=fingerprint_model(model_dir),
     )
-    job = _ImagesJob(
-        slide,
-        Path(slide_path),
-        record,
+    model = StageModel(
+        model_dir,
         read_image(target_path),
         options,
-        seed,
-        threads,
-        stamp,
-        load_model=lambda: load_model(model_dir, device),
+        derive_seed(seed, "noise", slide),
+        lambda: load_model(model_dir, device),
     )
+    job = _ImagesJob(slide, Path(slide_path), record, options, seed, threads, stamp, model)
     run_dir = Path(work_dir) / sha256_content([stamp, record["mpp"]])[:16]
     with explain_full_disk(Path(work_dir)):
         images, left_out = job.write_all(run_dir)
@@ -148,33 +158,25 @@ def normalize_images(
 
 @dataclass
 class _ImagesJob:
-    """One set of images on its way; the model is loaded when it is first asked for."""
+    """One set of images on its way; what of the model it needs is loaded on first use."""
 
     slide: str
     path: Path
     record: dict[str, Any]
-    target: RgbImage
     options: NormalizeOptions
     seed: int
     threads: int
     stamp: dict[str, str]
-    load_model: Callable[[], Any]
-
-    @cached_property
-    def renderer(self) -> Renderer:
-        """The model with the target."""
-        steps = self.options.num_inference_steps
-        seed = derive_seed(self.seed, "noise", self.slide)
-        return Renderer(self.load_model(), self.target, seed=seed, num_inference_steps=steps)
+    model: StageModel
 
     @cached_property
     def mpp(self) -> float:
         """Resolution of the images: as the user says, else the model's."""
-        return self.record["mpp"] or self.renderer.mpp or 0.5
+        return self.record["mpp"] or self.model.mpp or 0.5
 
     def view(self, reader: ImageReader) -> SlideView:
         """Return an image as the model sees it; all of it may be tissue."""
-        plane_mpp = choose_plane_mpp(self.renderer.mpp, self.mpp)
+        plane_mpp = choose_plane_mpp(self.model.mpp, self.mpp)
         everywhere = np.full((1, 1), 255, np.uint8)
         return SlideView(*reader.size_px, self.mpp, plane_mpp, everywhere)
 
@@ -218,7 +220,7 @@ class _ImagesJob:
             quality=options.jpeg_quality,
             text=self._text(),
         )
-        details = {key: plan.to_json()[key] for key in ("mode_used", "reason", "residual")}
+        details = {key: plan.to_json()[key] for key in TOLD_OF_IMAGES}
         size = {"width_px": view.width_px, "height_px": view.height_px, "mpp": self.mpp}
         return {"name": name, **size, **details}
 
@@ -246,8 +248,9 @@ class _ImagesJob:
             whites.append(background_colour(pixels, np.ones(pixels.shape[:2], bool))[0])
             reader.close()
         white = np.median(np.array(whites, np.float64), axis=0)
-        mpp = views[0].plane_mpp
-        return make_plan(self.slide, options, corners, tiles, self.renderer, white, mpp, rng)
+        name = self.slide if len(readers) > 1 else f"{self.slide}, {purpose}"
+        sample = Sample(name, corners, tiles, white, views[0].plane_mpp)
+        return self.model.plan(sample, options, rng)
 
     def _shared_plan(self, names: list[str], path: Path) -> Plan | None:
         """Return one plan for all images, None if no image can be read.
@@ -283,7 +286,7 @@ class _ImagesJob:
     ) -> RgbImage:
         """Return the normalised pixels of one image."""
         memory = TilesInMemory()
-        change = make_change(plan, view, options, lambda: self.renderer, reader, memory)
+        change = make_change(plan, view, options, lambda: self.model.renderer, reader, memory)
         painter = SlidePainter(lambda: reader, view, change, self.threads)
         pixels = np.empty((view.height_px, view.width_px, 3), np.uint8)
         for block in plan_blocks(view.width_px, view.height_px, options.block_px):

@@ -18,9 +18,10 @@ from stainfuser.diffusion.changes import make_change
 from stainfuser.diffusion.loading import fingerprint_model, load_pipeline
 from stainfuser.diffusion.normalize_options import NormalizeOptions
 from stainfuser.diffusion.painting import SlidePainter, paint_slide
-from stainfuser.diffusion.planning import Plan, make_plan
+from stainfuser.diffusion.planning import Plan, Sample
 from stainfuser.diffusion.rendering import Renderer
 from stainfuser.diffusion.slide_view import SlideView, choose_plane_mpp, draw_tiles
+from stainfuser.diffusion.stage_model import StageModel
 from stainfuser.errors import SlideError
 from stainfuser.files import read_json, sha256_content, sha256_file, write_json
 from stainfuser.io.filling_reader import FillingReader
@@ -54,6 +55,7 @@ def normalize_slide(
     work_dir: str | Path,
     seed: int,
     mode: str,
+    operator: str,
     tile_px: int,
     overlap_px: int,
     sample_tiles: int,
@@ -77,7 +79,7 @@ def normalize_slide(
     slide
         The slide's name.
     slide_path, json_path, mask_path, target_path, model_dir
-        Source, its probe record, its tissue mask, the reference image and the trained model.
+        Source, its probe record, its tissue mask, the reference image and the model's folder.
     output_path, record_path
         The slide (Aperio-style BigTIFF) and its record.
     work_dir
@@ -100,6 +102,7 @@ def normalize_slide(
     """
     options = NormalizeOptions(
         mode=mode,
+        operator=operator,
         tile_px=tile_px,
         overlap_px=overlap_px,
         sample_tiles=sample_tiles,
@@ -115,16 +118,22 @@ def normalize_slide(
     )
     for folder in (Path(output_path).parent, Path(record_path).parent, Path(work_dir)):
         check_writable(folder)
+    model = StageModel(
+        model_dir,
+        read_image(target_path),
+        options,
+        derive_seed(seed, "noise", slide),
+        lambda: load_model(model_dir, device),
+    )
     job = _SlideJob(
         slide,
         Path(slide_path),
         read_json(json_path),
         read_mask(mask_path),
-        read_image(target_path),
         options,
         seed,
         threads,
-        load_model=lambda: load_model(model_dir, device),
+        model,
     )
     stamp = make_stamp(
         "normalize_slide",
@@ -152,11 +161,10 @@ class _SlideJob:
     slide_path: Path
     probe: dict[str, Any]
     mask: NDArray[np.bool_]
-    target: NDArray[np.uint8]
     options: NormalizeOptions
     seed: int
     threads: int
-    load_model: Callable[[], Any]
+    model: StageModel
     run_dir: Path = Path()
 
     def open_reader(self) -> RegionReader:
@@ -186,13 +194,6 @@ class _SlideJob:
         return glass_colour(rgb, self.mask, self.um_per_mask_px)
 
     @cached_property
-    def renderer(self) -> Renderer:
-        """The model with the target."""
-        steps = self.options.num_inference_steps
-        seed = derive_seed(self.seed, "noise", self.slide)
-        return Renderer(self.load_model(), self.target, seed=seed, num_inference_steps=steps)
-
-    @cached_property
     def plan(self) -> Plan:
         """How the slide is normalised; a killed run's decision stands."""
         path = self.run_dir / "plan.json"
@@ -202,15 +203,13 @@ class _SlideJob:
 
     def _make_plan(self) -> Plan:
         rng = generator(self.seed, "normalize", self.slide)
-        view = self.view(choose_plane_mpp(self.renderer.mpp, self.probe["mpp"]))
-        tile_px = self.options.tile_px
+        view = self.view(choose_plane_mpp(self.model.mpp, self.probe["mpp"]))
+        tile_px, white = self.options.tile_px, self.white
         corners = draw_tiles(view, tile_px, self.options.sample_tiles, rng)
-        white, renderer = self.white, self.renderer
         with self.open_reader() as reader:
-            source = [view.read_tile(reader, x, y, tile_px) for x, y in corners]
-        return make_plan(
-            self.slide, self.options, corners, source, renderer, white, view.plane_mpp, rng
-        )
+            tiles = [view.read_tile(reader, x, y, tile_px) for x, y in corners]
+        sample = Sample(self.slide, corners, tiles, white, view.plane_mpp)
+        return self.model.plan(sample, self.options, rng)
 
     def view(self, plane_mpp: float) -> SlideView:
         """Return the slide as a model of this resolution sees it."""
@@ -222,8 +221,8 @@ class _SlideJob:
         """Return the model after it has seen the slide's sample, in this run or the last."""
         tile_px = self.options.tile_px
         tiles = [view.read_tile(reader, x, y, tile_px) for x, y in self.plan.tiles]
-        self.renderer.learn_slide(np.stack(tiles))
-        return self.renderer
+        self.model.renderer.learn_slide(np.stack(tiles))
+        return self.model.renderer
 
     def write(self, output_path: Path, run_dir: Path, stamp: dict[str, str]) -> list[Any]:
         """Write the slide and return the rectangles that had to be filled."""

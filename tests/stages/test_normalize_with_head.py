@@ -1,0 +1,177 @@
+"""The stages with the shipped operator head: one operator from all sampled tiles, and no more."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from normalize_files import INK, OPTIONS, Case, ink_picture
+
+from fake_pipe import recolour
+from slide_files import tissue_picture
+from stainfuser.errors import ConfigError, InputError
+from stainfuser.files import read_json, sha256_content, sha256_file, write_json
+from stainfuser.io.images import read_image, write_image
+from stainfuser.io.masks import write_mask
+from stainfuser.presets import HEAD_FOLDER, find_model
+from stainfuser.stages.normalize_images import normalize_images
+from stainfuser.stain.metrics import ciede2000_map
+
+COMPACT = find_model("compact")
+
+
+def never(*_):
+    raise AssertionError("the diffusion part was loaded")
+
+
+@pytest.fixture
+def head_folder(tmp_path):
+    """Return a model that is nothing but the shipped head."""
+    folder = tmp_path / "head only"
+    shutil.copytree(COMPACT / HEAD_FOLDER, folder / HEAD_FOLDER)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def by_head(tmp_path_factory):
+    """Return a slide with ink on its glass, normalised to the same tissue in another stain."""
+    case = Case(tmp_path_factory.mktemp("head"), ink_picture(1200))
+    write_image(case.folder / "my target.png", recolour(tissue_picture(700, seed=5)))
+    record = case.run(model_dir=COMPACT, load_model=never)
+    return case, record, case.pixels()
+
+
+def test_the_tissue_gets_the_targets_colours(by_head):
+    case, record, pixels = by_head
+    inside = case.place(of_tissue=True)
+    wanted = recolour(case.picture)
+    left = np.median(ciede2000_map(pixels, wanted)[inside])
+    before = np.median(ciede2000_map(case.picture, wanted)[inside])
+    assert left < 0.7 * before
+    assert record["mode"] == record["mode_used"] == "operator"
+
+
+def test_glass_and_ink_stay(by_head):
+    case, _, pixels = by_head
+    outside = case.place(of_tissue=False)
+    assert outside[INK].all()
+    assert (pixels == case.recompressed())[outside].all()
+
+
+def test_the_record_says_how_far_to_trust_it(by_head):
+    _, record, _ = by_head
+    assert record["operator_from"] == "head" and record["residual"] is None
+    assert 0.5 < record["confidence"] <= 1.0
+    assert isinstance(record["remarks"], list)
+    assert 4 <= len(record["tiles"]) <= OPTIONS["sample_tiles"]
+    assert set(record["head"]) >= {"trust", "expected_de", "expected_structure", "kept_fraction"}
+    assert record["head"]["expected_structure"] > 0.9
+
+
+def test_bytes_depend_neither_on_threads_nor_on_the_run(tmp_path):
+    case = Case(tmp_path, tissue_picture(700))
+    contents = []
+    for threads in (1, 3):
+        case.run(model_dir=COMPACT, threads=threads, load_model=never)
+        contents.append((case.output_path.read_bytes(), case.record_path.read_bytes()))
+    assert contents[0] == contents[1]
+
+
+def test_a_slide_that_is_not_he_stays_nearly_as_it_is(tmp_path, caplog):
+    brightness = tissue_picture(700).mean(axis=2, keepdims=True).round().astype(np.uint8)
+    case = Case(tmp_path, np.repeat(brightness, 3, axis=2))
+    # The tissue mask leaves grey out already; the head does not rely on it.
+    write_mask(tmp_path / "mask.png", np.ones_like(case.mask), {})
+    record = case.run(model_dir=COMPACT, load_model=never)
+    assert np.abs(case.pixels().astype(int) - case.recompressed()).max() <= 16
+    assert any("the source does not look like H&E" in remark for remark in record["remarks"])
+    assert "my slide: the source does not look like H&E" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"mode": "render"}, "normalize: mode.*no diffusion part"),
+        ({"operator": "model"}, "normalize: operator.*no diffusion part"),
+        ({"operator": "paint"}, "normalize: operator"),
+    ],
+)
+def test_a_head_alone_does_nothing_else(tmp_path, head_folder, options, says):
+    case = Case(tmp_path, tissue_picture(300))
+    with pytest.raises(ConfigError, match=says) as caught:
+        case.run(model_dir=head_folder, load_model=never, **options)
+    assert "\n" not in str(caught.value)
+    assert not case.output_path.exists()
+
+
+def test_a_model_without_a_head_has_none_to_use(tmp_path):
+    case = Case(tmp_path, tissue_picture(300))
+    with pytest.raises(ConfigError, match="no operator head"):
+        case.run(operator="head")
+
+
+def test_a_damaged_head_is_one_sentence(tmp_path, head_folder):
+    path = head_folder / HEAD_FOLDER / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    case = Case(tmp_path, tissue_picture(300))
+    with pytest.raises(InputError, match="does not hold an operator head"):
+        case.run(model_dir=head_folder, load_model=never)
+
+
+def test_the_model_may_be_asked_although_there_is_a_head(tmp_path, head_folder):
+    (head_folder / "model_index.json").write_text('{"unet": ["a library", "a class"]}')
+    case = Case(tmp_path, tissue_picture(700))
+    record = case.run(model_dir=head_folder, operator="model")
+    assert record["operator_from"] == "model" and record["residual"]["median_de"] < 1.0
+
+
+@pytest.mark.parametrize("image_operator", ["per_image", "per_folder"])
+def test_plain_images(tmp_path, image_operator):
+    (tmp_path / "tiles").mkdir()
+    listed = []
+    for number in range(3):
+        picture = np.ascontiguousarray(tissue_picture(600, number)[150:400, 180:480])
+        write_image(tmp_path / "tiles" / f"{number}.png", picture)
+        digest = sha256_file(tmp_path / "tiles" / f"{number}.png")
+        listed.append({"name": f"{number}.png", "sha256": digest})
+    record = {"sha256": sha256_content(listed), "mpp": None, "images": listed, "left_out": []}
+    write_json(tmp_path / "probe.json", record)
+    write_image(tmp_path / "target.png", recolour(tissue_picture(500, seed=5)))
+    normalize_images(
+        slide="tiles",
+        slide_path=tmp_path / "tiles",
+        json_path=tmp_path / "probe.json",
+        target_path=tmp_path / "target.png",
+        model_dir=COMPACT,
+        output_dir=tmp_path / "out" / "tiles",
+        record_path=tmp_path / "out" / "tiles.json",
+        work_dir=tmp_path / "work",
+        seed=1,
+        load_model=never,
+        **{**OPTIONS, "image_operator": image_operator},
+    )
+    for image in read_json(tmp_path / "out" / "tiles.json")["images"]:
+        assert image["operator_from"] == "head" and image["confidence"] > 0.5
+        source = read_image(tmp_path / "tiles" / image["name"])
+        result = read_image(tmp_path / "out" / "tiles" / image["name"])
+        is_tissue = source.min(-1) < 190
+        before = np.median(ciede2000_map(source, recolour(source))[is_tissue])
+        assert np.median(ciede2000_map(result, recolour(source))[is_tissue]) < before
+
+
+def test_the_head_is_loaded_without_the_diffusion_libraries():
+    lines = [
+        "import sys",
+        "import stainfuser.stages.normalize_slide, stainfuser.stages.normalize_images",
+        "from stainfuser.diffusion.operator_mode import load_head",
+        f"load_head({str(COMPACT / HEAD_FOLDER)!r})",
+        "heavy = {'diffusers', 'transformers', 'accelerate', 'sklearn', 'matplotlib'}",
+        "print(sorted(heavy & set(sys.modules)))",
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
