@@ -264,6 +264,43 @@ def headline(rows: Sequence[dict[str, str]]) -> list[tuple[str, str, str]]:
     return found
 
 
+def training_outcome(
+    validation_path: str | Path | None, rows: Sequence[dict[str, str]], initial_model: str | None
+) -> list[str]:
+    """Return sentences on whether training helped: against its start, and the model at work.
+
+    `rows` are those of the summary; `initial_model` is what training went on from, if anything.
+    """
+    sentences = []
+    if validation_path is not None and Path(validation_path).is_file() and initial_model:
+        sentences += _against_its_start(read_json(validation_path))
+    truth = [row for row in rows if row["metric"] == "ciede2000_truth"]
+    own, used = (_mean_value(truth, name) for name in ("trained_tile", "stainfuser_tile"))
+    if own is not None and used is not None:
+        verdict = "better than" if own < used else "no better than"
+        sentences.append(
+            f"On single tiles the model trained here ends {own:.2f} \u0394E from the truth, the "
+            f"model that made the slides {used:.2f}: it is {verdict} that one."
+        )
+    return sentences
+
+
+def _against_its_start(validation: dict[str, Any]) -> list[str]:
+    """Say what fine-tuning did to the pairs that were held out."""
+    parts = [part for name, part in validation.get("parts", {}).items() if name != "train"]
+    pairs = sum(part["n"] for part in parts)
+    if not pairs:
+        return []
+    before, after = (
+        sum(part["n"] * part[arm]["ciede2000"] for part in parts) / pairs
+        for arm in ("untrained", "trained")
+    )
+    change = f"from {before:.2f} to {after:.2f} \u0394E on {pairs} held-out pairs"
+    if validation.get("saved", "trained") == "trained":
+        return [f"Fine-tuning moved the model {change}; the fine-tuned model is the one saved."]
+    return [f"Fine-tuning did not improve the model ({change}); its start is the one saved."]
+
+
 def _mean_value(rows: Sequence[dict[str, str]], method: str) -> float | None:
     return mean_of(number(row["value"]) for row in rows if row["method"] == method)
 

@@ -255,7 +255,7 @@ def test_a_large_cohort_shows_its_most_doubtful_slides(options, cohort, tmp_path
     options["record_paths"] = [cohort.record_paths[0], worst]
     options["max_slides"] = 1
     page = render(options)
-    assert page.says("the 1 slides with the largest residual are shown")
+    assert page.says("the 1 most doubtful slides are shown")
     assert [slider["aria-label"][:4] for slider in page.all("input")] == ["two:", "two,"]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from stainfuser.files import write_json
 from stainfuser.report_tables import (
     duration,
     headline,
@@ -14,6 +15,7 @@ from stainfuser.report_tables import (
     read_rows,
     score_summary,
     timings,
+    training_outcome,
     validation_rows,
     without_folders,
 )
@@ -149,3 +151,30 @@ def test_numbers_that_are_none():
 
 def test_an_absent_table_has_no_rows(tmp_path):
     assert read_rows(None) == read_rows(tmp_path / "absent.csv") == []
+
+
+@pytest.mark.parametrize(
+    ("saved", "after", "says"),
+    [
+        ("trained", 3.0, "from 4.00 to 3.00 \u0394E on 6 held-out pairs; the fine-tuned model"),
+        ("untrained", 5.0, "did not improve the model (from 4.00 to 5.00"),
+    ],
+)
+def test_fine_tuning_says_whether_it_helped(tmp_path, saved, after, says):
+    arms = {"untrained": {"ciede2000": 4.0}, "trained": {"ciede2000": after}}
+    parts = {
+        "train": {"n": 9, **arms},
+        "new_tissue": {"n": 2, **arms},
+        "new_both": {"n": 4, **arms},
+    }
+    write_json(tmp_path / "validation.json", {"parts": parts, "saved": saved})
+    [sentence] = training_outcome(tmp_path / "validation.json", [], "compact")
+    assert says in sentence
+    assert training_outcome(tmp_path / "validation.json", [], None) == []
+
+
+def test_a_model_trained_beside_is_compared_with_the_one_at_work():
+    rows = [row("trained_tile", "ciede2000_truth", 4), row("stainfuser_tile", "ciede2000_truth", 3)]
+    [sentence] = training_outcome(None, rows, None)
+    assert "4.00" in sentence and "no better than" in sentence
+    assert training_outcome(None, rows[1:], None) == []

@@ -30,6 +30,7 @@ from stainfuser.report_tables import (
     read_rows,
     score_summary,
     timings,
+    training_outcome,
     validation_rows,
     without_folders,
 )
@@ -144,6 +145,9 @@ def render_report(
         "losses": loss_summary(read_rows(losses_path)),
         "training": _embed_all(training_pictures, PLATE_PX),
         "validation": validation_rows(validation_path),
+        "training_outcome": training_outcome(
+            validation_path, summary, config.get("train", {}).get("initial_model")
+        ),
         "timings": timings(benchmarks_dir),
     }
     _write(report_path, _render(content))
@@ -194,14 +198,18 @@ def _mode(record: Record) -> str:
 
 
 def _most_doubtful(records: Sequence[Record], most: int) -> list[Record]:
-    """Return the slides with the largest residual, all if they are few, in the order given."""
+    """Return the slides with most reason to doubt them, all if they are few, in their order."""
     slides = [record for record in records if record.get("kind") == "slide"]
-    ranked = sorted(range(len(slides)), key=lambda i: -_residual(slides[i]))
+    ranked = sorted(range(len(slides)), key=lambda i: _doubt(slides[i]), reverse=True)
     return [slides[i] for i in sorted(ranked[:most])]
 
 
-def _residual(record: Record) -> float:
-    return (record.get("residual") or {}).get("median_de") or 0.0
+def _doubt(record: Record) -> tuple[float, float]:
+    """Return how doubtful a slide is: low confidence first, then residual or expected error."""
+    confidence = record.get("confidence")
+    expected = (record.get("head") or {}).get("expected_de") or 0.0
+    residual = (record.get("residual") or {}).get("median_de") or expected
+    return 1.0 - (1.0 if confidence is None else confidence), residual
 
 
 def _make_card(
