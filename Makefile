@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 CORES ?= all
 
-.PHONY: demo test test-fast lint format environment
+.PHONY: demo benchmark-slides test test-fast lint format environment
 
 ## demo: set up what is missing, then run the whole chain on the synthetic cohort
 demo: $(VENV)/.installed
@@ -12,6 +12,11 @@ demo: $(VENV)/.installed
 	@echo
 	@echo "Report:            results/report/index.html"
 	@echo "Normalised slides: results/normalized/demo/"
+
+## benchmark-slides: a large slide copied, normalised, and by classical methods; nothing else should run
+benchmark-slides: $(VENV)/.installed
+	$(BIN)/snakemake --cores $(CORES) --forcerun benchmark_slides -- benchmark_slides
+	@column -s, -t results/benchmarks/slides.csv 2>/dev/null || cat results/benchmarks/slides.csv
 
 ## test: every test, the end-to-end runs of the real workflow included
 test: $(VENV)/.installed-dev

@@ -19,6 +19,7 @@ include: "workflow/rules/compact.smk"
 include: "workflow/rules/normalize.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/report.smk"
+include: "workflow/rules/benchmark.smk"
 
 
 localrules:

@@ -139,6 +139,7 @@ STAGES_OF = {
     "normalize": ["normalize_slide", "normalize_images"],
     "evaluate": ["evaluate_tiles", "summarize_evaluation"],
     "report": ["render_report"],
+    "benchmark_slides": ["benchmark_slides"],
 }
 
 
