@@ -14,7 +14,7 @@ import torch
 from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 
-from stainfuser.diffusion import diffusion_phase
+from stainfuser.diffusion import pair_sampler
 from stainfuser.diffusion.pipeline import StainFuserPipeline
 from stainfuser.errors import ConfigError, InputError, TrainingError
 from stainfuser.stages import train_normalizer as stage
@@ -49,6 +49,11 @@ OPTIONS = dict(
     held_out_target_fraction=0.2,
     checkpoint_steps=2,
     validation_pairs=2,
+    initial_model=None,
+    operator_head=None,
+    stored_examples=0,
+    finetune_steps=0,
+    finetune_learning_rate=0.0005,
 )
 
 
@@ -129,12 +134,12 @@ def test_losses_of_every_step_are_written(trained):
     rows = list(csv.DictReader((trained / "losses.csv").open()))
     steps = {
         phase: [int(row["step"]) for row in rows if row["phase"] == phase]
-        for phase in ("autoencoder", "diffusion", "validation")
+        for phase in ("autoencoder", "diffusion", "diffusion validation")
     }
     assert steps == {
         "autoencoder": [1, 2, 3, 4],
         "diffusion": [1, 2, 3, 4, 5, 6],
-        "validation": [2, 4, 6],
+        "diffusion validation": [2, 4, 6],
     }
     assert all(float(row["loss"]) > 0 for row in rows)
 
@@ -241,18 +246,18 @@ def test_only_planned_pairs_are_read(tmp_path):
     stylized = np.zeros((4, 5, 32, 32, 3), np.uint8)
     stylized[planned] = 200
     seen = []
-    plain = diffusion_phase.PairImages.stylized
+    plain = pair_sampler.PairImages.stylized
 
     def recording(self, rows):
         images = plain(self, rows)
         seen.extend(int(image.min()) for image in images)
         return images
 
-    diffusion_phase.PairImages.stylized = recording
+    pair_sampler.PairImages.stylized = recording
     try:
         train(tmp_path, write_pairs(tmp_path / "pairs.h5", planned=planned, stylized=stylized))
     finally:
-        diffusion_phase.PairImages.stylized = plain
+        pair_sampler.PairImages.stylized = plain
     assert set(seen) == {200}
 
 

@@ -68,10 +68,10 @@ def test_a_killed_run_continues_to_the_same_curve_and_weights(tmp_path, death):
             raise KeyboardInterrupt
         return loss_of(module, step, micro)
 
-    whole, rows = run(tmp_path / "whole", validate=lambda m: float(m.weight.sum()))
+    whole, rows = run(tmp_path / "whole", validate=lambda m: {"new": float(m.weight.sum())})
     with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "killed", dying, validate=lambda m: float(m.weight.sum()))
-    again, resumed = run(tmp_path / "killed", validate=lambda m: float(m.weight.sum()))
+        run(tmp_path / "killed", dying, validate=lambda m: {"new": float(m.weight.sum())})
+    again, resumed = run(tmp_path / "killed", validate=lambda m: {"new": float(m.weight.sum())})
     assert resumed == rows
     assert torch.equal(again.weight, whole.weight)
 
@@ -127,3 +127,18 @@ def test_the_number_of_threads_is_fixed_and_given_back():
         assert torch.are_deterministic_algorithms_enabled()
     assert torch.get_num_threads() == before
     assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_the_best_checkpoint_is_what_is_left(tmp_path):
+    found = {4: 3.0, 8: 1.0, 12: 2.0}
+    kept, steps = {}, iter((4, 8, 12))
+
+    def validate(module):
+        step = next(steps)
+        kept[step] = module.weight.detach().clone()
+        return {"tissue": found[step] - 0.5, "stain": found[step] + 0.5}
+
+    module, rows = run(tmp_path, validate=validate)
+    assert torch.equal(module.weight, kept[8])
+    assert [row[2] for row in rows if row[0] == "diffusion validation"] == [3.0, 1.0, 2.0]
+    assert [row[2] for row in rows if row[0] == "diffusion validation stain"] == [3.5, 1.5, 2.5]

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from stainfuser.diffusion.augmentation import draw_stain_maps, identity_maps, is_realistic
-from stainfuser.diffusion.diffusion_phase import PairSampler, patch_mosaic
+from stainfuser.diffusion.pair_sampler import PairSampler, patch_mosaic
 from stainfuser.diffusion.pairs import PARTS, PairImages, split_pairs, spread_rows
 from stainfuser.errors import InputError
 

@@ -14,6 +14,7 @@ from stainfuser.diffusion.pipeline import StainFuserPipeline
 from stainfuser.errors import ConfigError, InputError
 from stainfuser.nn.autoencoder import PatchAutoencoder
 from stainfuser.nn.backbones import build_controlnet, build_unet, compact_parameters
+from stainfuser.nn.operator_head import OperatorHead
 from stainfuser.nn.stain_statistics import FEATURES
 
 
@@ -29,6 +30,7 @@ def compact_pipeline(
     latent_channels: int,
     channels: tuple[int, ...],
     decoder_channels: int,
+    operator_head: OperatorHead | None = None,
 ) -> StainFuserPipeline:
     """Return preset `compact`, randomly initialised from `seed` alone.
 
@@ -56,6 +58,7 @@ def compact_pipeline(
         context_tokens=context_tokens,
         start=start,
         control_unshuffle=latent_patch_px,
+        operator_head=operator_head,
     )
 
 
@@ -68,6 +71,7 @@ def sd21_pipeline(
     mpp: float | None,
     patch_size: int,
     context_tokens: int | None,
+    operator_head: OperatorHead | None = None,
 ) -> StainFuserPipeline:
     """Return preset `sd21`: Stable Diffusion's parts, a ControlNet copied from its UNet.
 
@@ -105,6 +109,7 @@ def sd21_pipeline(
         start=start,
         target_range="zero_one",
         control_range="zero_one",
+        operator_head=operator_head,
     )
 
 

@@ -39,6 +39,10 @@ class StainMaps:
         moved = self.matrix @ flat + self.square @ flat.square() + self.offset[..., None]
         return transmitted(moved.view_as(od).clamp(0.0, MAX_OD))
 
+    def select(self, row: int) -> StainMaps:
+        """Return one image's map."""
+        return StainMaps(*(tensor[row : row + 1] for tensor in vars(self).values()))
+
     def where(self, keep: Tensor) -> StainMaps:
         """Return the maps with the identity in place of those that `keep` (N,) leaves out."""
         other = identity_maps(len(keep))

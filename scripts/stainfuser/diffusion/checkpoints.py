@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import pickle
 import shutil
@@ -12,7 +13,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from stainfuser.files import read_json, sync_file, write_json
 from stainfuser.logs import LOGGER
@@ -66,6 +67,14 @@ def load_last_checkpoint(folder: Path) -> Checkpoint | None:
         except DAMAGED as error:
             LOGGER.warning("%s: damaged checkpoint left out (%s)", path, error)
     return None
+
+
+def fingerprint_weights(module: nn.Module) -> str:
+    """Return one SHA-256 over names and values of a module's weights."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _saved(folder: Path) -> list[Path]:

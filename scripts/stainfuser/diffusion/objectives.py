@@ -94,6 +94,20 @@ class Objective:
             return TrainingExample(sample, times, scheduler.get_velocity(stylized, noise, times))
         return TrainingExample(sample, times, noise)
 
+    def one_step(self, example: TrainingExample, prediction: Tensor, scheduler: Any) -> Tensor:
+        """Return the clean latents that one call at the last time yields.
+
+        Raises `ValueError` for epsilon: at the last time the signal is a few thousandths of the
+        sample, and what is left after taking the noise off is noise.
+        """
+        if self.name == "bridge":
+            return example.sample - prediction
+        if self.name == "epsilon":
+            raise ValueError("epsilon cannot make an image in one step")
+        table = scheduler.alphas_cumprod.to(prediction.device)
+        share = table[example.timesteps.to(prediction.device)].view(-1, 1, 1, 1)
+        return share.sqrt() * example.sample - (1.0 - share).sqrt() * prediction
+
     def loss(self, prediction: Tensor, answer: Tensor) -> Tensor:
         """Return the scalar loss of (N, C, h, w) predictions.
 

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from stainfuser.diffusion.images import to_tensor, to_uint8
 from stainfuser.nn.stain_statistics import StainStatistics
 from stainfuser.stain.operators import ColourOperator, apply_lookup_table
 
@@ -60,11 +61,7 @@ def start_statistics(
 
 
 def start_tensor(operators: Sequence[ColourOperator], rgb: Tensor) -> Tensor:
-    """Return the starts of (N, 3, H, W) RGB in [0, 1], each by its own operator, exactly."""
-    starts = []
-    for image, operator in zip(rgb, operators, strict=True):
-        pixels = (image.permute(1, 2, 0) * 255.0).double().cpu().numpy()
-        od = operator.map_od(-np.log((pixels + 1.0) / 256.0))
-        mapped = np.clip(256.0 * np.exp(-od) - 1.0, 0.0, 255.0) / 255.0
-        starts.append(torch.from_numpy(mapped).permute(2, 0, 1).to(rgb))
-    return torch.stack(starts)
+    """Return `start_image` of (N, 3, H, W) RGB in [0, 1], each by its own operator."""
+    pairs = zip(operators, rgb, strict=True)
+    starts = [to_tensor(start_image(operator, to_uint8(image))) for operator, image in pairs]
+    return torch.stack(starts).to(rgb)

@@ -16,8 +16,13 @@ from stainfuser.diffusion.ema import ExponentialAverage
 from stainfuser.errors import TrainingError
 from stainfuser.logs import LOGGER, progress
 
+# Folder, within that of the checkpoints, of the one with the least validation loss.
+BEST = "best"
+
 Row = list[Any]
 """phase, step, loss, learning rate."""
+Validate = Callable[[nn.Module], dict[str, float]]
+"""Losses on examples kept out of training, by what is new in them; their mean chooses the best."""
 
 
 @dataclass(frozen=True)
@@ -49,9 +54,9 @@ def optimize(
     parameters: OptimizationParameters,
     accelerator: Any,
     folder: Path,
-    validate: Callable[[nn.Module], float] | None = None,
+    validate: Validate | None = None,
 ) -> list[Row]:
-    """Optimise a module's trainable weights and leave their moving average in it.
+    """Optimise a module's trainable weights and leave their best moving average in it.
 
     Parameters
     ----------
@@ -67,11 +72,14 @@ def optimize(
     folder
         Where checkpoints are kept; the newest one is continued.
     validate
-        Called with the averaged weights at every checkpoint.
+        Called with the averaged weights at every checkpoint. The checkpoint with the least mean
+        is what the module is left with; without `validate` it is the last one.
 
     Returns
     -------
-    list of rows (phase, step, loss, learning rate), all steps since the very first.
+    list of rows (phase, step, loss, learning rate), all steps since the very first. What
+    `validate` found stands in rows of phase "<phase> validation" (the mean) and
+    "<phase> validation <name>".
 
     Raises
     ------
@@ -95,8 +103,16 @@ def optimize(
         is_last = step + 1 == parameters.steps
         if (step + 1) % parameters.checkpoint_steps == 0 or is_last:
             if validate is not None:
-                rows.append(_validation_row(prepared, validate, average, step, rate, accelerator))
-            _keep(folder, step + 1, prepared, average, optimizer, rows, accelerator)
+                rows += _validation_rows(
+                    prepared, validate, average, parameters.phase, step, rate, accelerator
+                )
+            _keep(
+                folder, parameters.phase, step + 1, prepared, average, optimizer, rows, accelerator
+            )
+    best = load_last_checkpoint(folder / BEST)
+    if best is not None:
+        LOGGER.info("%s: the best checkpoint is that of step %d", parameters.phase, best.step)
+        average.load(best.average)
     average.copy_to(module)
     return rows
 
@@ -141,21 +157,32 @@ def _check_finite(phase: str, step: int, value: float, what: str) -> None:
         )
 
 
-def _validation_row(
+def _validation_rows(
     prepared: nn.Module,
-    validate: Callable[[nn.Module], float],
+    validate: Validate,
     average: ExponentialAverage,
+    phase: str,
     step: int,
     rate: float,
     accelerator: Any,
-) -> Row:
+) -> list[Row]:
     module = accelerator.unwrap_model(prepared)
     with average.applied(module), torch.no_grad():
-        return ["validation", step + 1, validate(module), rate]
+        found = validate(module)
+    mean = sum(found.values()) / len(found)
+    name = validation_phase(phase)
+    rows = [[f"{name} {part}", step + 1, value, rate] for part, value in found.items()]
+    return [[name, step + 1, mean, rate], *rows]
+
+
+def validation_phase(phase: str) -> str:
+    """Return the name of the rows that hold the mean validation loss of a phase."""
+    return f"{phase} validation"
 
 
 def _keep(
     folder: Path,
+    phase: str,
     step: int,
     prepared: nn.Module,
     average: ExponentialAverage,
@@ -163,10 +190,14 @@ def _keep(
     rows: list[Row],
     accelerator: Any,
 ) -> None:
-    """Write a checkpoint from the main process."""
+    """Write a checkpoint from the main process; if it is the best so far, beside the last ones."""
     if accelerator.is_main_process:
         module = accelerator.unwrap_model(prepared)
         weights = {name: w for name, w in module.named_parameters() if w.requires_grad}
+        validated = [row[2] for row in rows if row[0] == validation_phase(phase)]
+        if validated and validated[-1] <= min(validated):
+            best = Checkpoint(step, {}, average.shadow, {}, [])
+            save_checkpoint(folder / BEST, best)
         state = optimizer.state_dict()
         save_checkpoint(folder, Checkpoint(step, weights, average.shadow, state, rows))
     accelerator.wait_for_everyone()

@@ -10,19 +10,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from stainfuser.diffusion.assemble import compact_pipeline, freeze_all_but, sd21_pipeline
 from stainfuser.diffusion.autoencoder_phase import autoencoder_loss, prepare_autoencoder
-from stainfuser.diffusion.diffusion_phase import Denoiser, PairSampler, diffusion_loss
-from stainfuser.diffusion.objectives import objective_named
+from stainfuser.diffusion.checkpoints import fingerprint_weights
+from stainfuser.diffusion.denoiser_training import TrainingData, train_denoiser
+from stainfuser.diffusion.examples import Examples, FreshExamples, StoredExamples
+from stainfuser.diffusion.operator_start import START
 from stainfuser.diffusion.optimization import OptimizationParameters, Row, optimize
-from stainfuser.diffusion.pairs import PairImages, Split
+from stainfuser.diffusion.pair_sampler import PairSampler
+from stainfuser.diffusion.pairs import PARTS, PairImages, Split
 from stainfuser.diffusion.pipeline import StainFuserPipeline
+from stainfuser.io.example_store import ExampleStore
 from stainfuser.logs import LOGGER
-
-# Validation while training: this many batches, always the same.
-VALIDATION_BATCHES = 2
+from stainfuser.nn.operator_head import OperatorHead
 
 
 @dataclass(frozen=True)
@@ -54,14 +55,22 @@ class TrainingParameters:
     stain_augmentation_probability: float
     stain_augmentation_strength: float
     checkpoint_steps: int
+    initial_model: str | None
+    stored_examples: int
+    finetune_steps: int
+    finetune_learning_rate: float
 
     def optimization(self, phase: str) -> OptimizationParameters:
-        """Return how "autoencoder" or "diffusion" is optimised."""
-        is_first = phase == "autoencoder"
+        """Return how "autoencoder", "diffusion" or "finetune" is optimised."""
+        steps, learning_rate = {
+            "autoencoder": (self.autoencoder_steps, self.autoencoder_learning_rate),
+            "diffusion": (self.steps, self.learning_rate),
+            "finetune": (self.finetune_steps, self.finetune_learning_rate),
+        }[phase]
         return OptimizationParameters(
             phase=phase,
-            steps=self.autoencoder_steps if is_first else self.steps,
-            learning_rate=self.autoencoder_learning_rate if is_first else self.learning_rate,
+            steps=steps,
+            learning_rate=learning_rate,
             warmup_steps=self.warmup_steps,
             weight_decay=self.weight_decay,
             ema_decay=self.ema_decay,
@@ -91,27 +100,59 @@ def train_pipeline(
     work_dir: Path,
     seed: int,
     mpp: float | None,
+    head: OperatorHead | None = None,
+    key: str = "",
 ) -> TrainingResult:
     """Train a preset; a killed run goes on from its last checkpoint in `work_dir`.
 
-    Preset `compact` trains its autoencoder first; `sd21` has Stable Diffusion's.
+    Preset `compact` trains its autoencoder first; `sd21` has Stable Diffusion's, and a model that
+    training begins with has its own.
+
+    Parameters
+    ----------
+    head
+        Operator head for the start "operator_head".
+    key
+        Fingerprint of pairs and configuration: what stored examples depend on.
     """
 
     def assemble() -> StainFuserPipeline:
-        return _assemble(parameters, images.image_px, seed, mpp).to(accelerator.device)
+        return _assemble(parameters, images.image_px, seed, mpp, head).to(accelerator.device)
 
     trained = assemble()
     rows: list[Row] = []
-    if parameters.preset == "compact":
+    if parameters.preset == "sd21":
+        freeze_all_but(trained, parameters.trained_unet_parts)
+    elif parameters.initial_model is None:
         rows += _train_autoencoder(
             trained.vae, images, split, parameters, accelerator, work_dir, seed
         )
-    else:
-        freeze_all_but(trained, parameters.trained_unet_parts)
-    denoiser = Denoiser(trained.unet, trained.controlnet)
-    rows += train_denoiser(
-        denoiser, trained, images, split, parameters, accelerator, work_dir, seed
-    )
+
+    # A patch's latents cost less than reading them; those of Stable Diffusion do not.
+    with_latents = bool(parameters.stored_examples) and parameters.preset == "sd21"
+
+    def examples(rows: np.ndarray, augment: bool) -> Examples:
+        sampler = _sampler(images, rows, parameters, seed, augment, head)
+        return FreshExamples(trained, sampler, with_latents)
+
+    held_out = {
+        part: examples(split[part], augment=False) for part in PARTS[1:] if len(split[part])
+    }
+    if not held_out:
+        LOGGER.info("train: too few pairs to hold any out, so nothing is validated")
+    train = examples(split["train"], augment=True)
+    with contextlib.ExitStack() as stack:
+        if parameters.stored_examples:
+            store = _stored(trained, train, parameters, accelerator, work_dir, key)
+            train = StoredExamples(
+                stack.enter_context(store),
+                seed=seed,
+                batch_size=parameters.batch_size,
+                crop_px=parameters.crop_px,
+            )
+        phases = (parameters.optimization("diffusion"), parameters.optimization("finetune"))
+        data = TrainingData(train, held_out)
+        rows += train_denoiser(trained, data, phases, accelerator, work_dir, seed)
 
     def make_untrained() -> StainFuserPipeline:
         untrained = assemble()
@@ -121,33 +162,24 @@ def train_pipeline(
     return TrainingResult(trained, make_untrained, rows)
 
 
-def train_denoiser(
-    denoiser: nn.Module,
+def _stored(
     pipeline: StainFuserPipeline,
-    images: PairImages,
-    split: Split,
+    fresh: Examples,
     parameters: TrainingParameters,
     accelerator: Any,
     work_dir: Path,
-    seed: int,
-) -> list[Row]:
-    """Train the weights of ControlNet and UNet that require a gradient; the VAE is frozen."""
-    pipeline.vae.requires_grad_(False)
-    objective = objective_named(parameters.objective)
-    # Several processes draw different batches of the same step.
-    stream = accelerator.process_index
-    train = _sampler(images, split["train"], parameters, seed, augment=True)
-    loss_of = diffusion_loss(pipeline, objective, train, seed)
-    return optimize(
-        denoiser,
-        lambda module, step, micro: loss_of(
-            module, step, micro * accelerator.num_processes + stream
-        ),
-        parameters.optimization("diffusion"),
-        accelerator,
-        work_dir / "diffusion",
-        validate=_validation(pipeline, images, split, parameters, seed),
-    )
+    key: str,
+) -> ExampleStore:
+    """Encode examples once; the file goes with the autoencoder and all they depend on."""
+
+    def make(first: int) -> dict[str, np.ndarray]:
+        return fresh.draw(first // parameters.batch_size).to_arrays()
+
+    contents = {"vae": fingerprint_weights(pipeline.vae), "key": key}
+    with accelerator.main_process_first():
+        return ExampleStore.filled(
+            work_dir / "examples.h5", contents, parameters.stored_examples, make
+        )
 
 
 def _train_autoencoder(
@@ -172,35 +204,13 @@ def _train_autoencoder(
     return optimize(vae, loss_of, options, accelerator, work_dir / "autoencoder")
 
 
-def _validation(
-    pipeline: StainFuserPipeline,
-    images: PairImages,
-    split: Split,
-    parameters: TrainingParameters,
-    seed: int,
-) -> Any:
-    """Return module → mean loss on fixed batches nothing of which was trained on, or None."""
-    parts = ("held_out_both", "held_out_targets", "held_out_sources")
-    rows = next((split[part] for part in parts if len(split[part])), None)
-    if rows is None:
-        LOGGER.info("train: too few pairs to hold any out, so nothing is validated")
-        return None
-    sampler = _sampler(images, rows, parameters, seed, augment=False)
-    loss_of = diffusion_loss(pipeline, objective_named(parameters.objective), sampler, seed)
-
-    def validate(module: nn.Module) -> float:
-        losses = [float(loss_of(module, 0, stream)) for stream in range(VALIDATION_BATCHES)]
-        return float(np.mean(losses))
-
-    return validate
-
-
 def _sampler(
     images: PairImages,
     rows: np.ndarray,
     parameters: TrainingParameters,
     seed: int,
     augment: bool,
+    head: OperatorHead | None,
 ) -> PairSampler:
     return PairSampler(
         images,
@@ -212,12 +222,21 @@ def _sampler(
         half_resolution=parameters.half_resolution_probability,
         probability=parameters.stain_augmentation_probability if augment else 0.0,
         strength=parameters.stain_augmentation_strength,
+        head=head if parameters.start == START else None,
     )
 
 
 def _assemble(
-    parameters: TrainingParameters, patch_size: int, seed: int, mpp: float | None
+    parameters: TrainingParameters,
+    patch_size: int,
+    seed: int,
+    mpp: float | None,
+    head: OperatorHead | None,
 ) -> StainFuserPipeline:
+    if parameters.initial_model is not None:
+        pipeline = StainFuserPipeline.from_pretrained(parameters.initial_model)
+        pipeline.register_to_config(mpp=mpp, patch_size=patch_size)
+        return pipeline
     common: dict[str, Any] = dict(
         seed=seed,
         objective=parameters.objective,
@@ -225,6 +244,7 @@ def _assemble(
         mpp=mpp,
         patch_size=patch_size,
         context_tokens=parameters.context_tokens,
+        operator_head=head,
     )
     if parameters.preset == "sd21":
         return sd21_pipeline(base_model=parameters.base_model, **common)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from stainfuser.diffusion.optimization import validation_phase
 from stainfuser.diffusion.validation import RenderedPart
 from stainfuser.files import atomic_path
 from stainfuser.pictures import contact_sheet, save_picture
@@ -19,10 +20,12 @@ TITLES = {
     "held_out_both": "new tissue\nand new stain",
 }
 COLUMNS = ("source", "target", "untrained", "trained", "truth")
-COLOURS = {"autoencoder": "#7a5195", "diffusion": "#35618f", "validation": "#c8553d"}
+COLOURS = {"autoencoder": "#7a5195", "diffusion": "#35618f", "finetune": "#2a7f62"}
+HELD_OUT_COLOURS = ("#c8553d", "#d9953f", "#8a6d3b")
 PHASE_TITLES = {
-    "autoencoder": "autoencoder: mean absolute error of the round trip",
+    "autoencoder": "autoencoder: error of the round trip",
     "diffusion": "diffusion: error of the prediction",
+    "finetune": "pixels: colour, grey levels, structure",
 }
 DPI = 120
 
@@ -50,7 +53,8 @@ def draw_samples(path: str | Path, parts: dict[str, RenderedPart], rows_per_part
 def draw_curves(path: str | Path, rows: Sequence[Sequence[Any]]) -> None:
     """Write the loss of every phase against the step, with a running mean.
 
-    `rows` are (phase, step, loss, learning rate); phase "validation" belongs to the diffusion.
+    `rows` are (phase, step, loss, learning rate); those of phase "<phase> validation <name>" are
+    drawn with the phase.
     """
     import matplotlib
 
@@ -73,12 +77,13 @@ def _draw_phase(axis: Any, phase: str, rows: Sequence[Sequence[Any]]) -> None:
     steps, losses = _series(rows, phase)
     axis.plot(steps, losses, color=COLOURS[phase], alpha=0.25, linewidth=0.8)
     axis.plot(steps, _running_mean(losses), color=COLOURS[phase], linewidth=1.8, label="training")
-    if phase == "diffusion":
-        steps, losses = _series(rows, "validation")
-        if len(steps):
-            axis.plot(
-                steps, losses, "o-", color=COLOURS["validation"], markersize=4, label="held out"
-            )
+    prefix = f"{validation_phase(phase)} "
+    held_out = list(dict.fromkeys(row[0] for row in rows if row[0].startswith(prefix)))
+    for name, colour in zip(held_out, HELD_OUT_COLOURS, strict=False):
+        steps, losses = _series(rows, name)
+        label = TITLES.get(name.removeprefix(prefix), name.removeprefix(prefix)).replace("\n", " ")
+        axis.plot(steps, losses, "o-", color=colour, markersize=4, label=label)
+    if held_out:
         axis.legend(frameon=False)
     axis.set_yscale("log")
     axis.set_title(PHASE_TITLES[phase], fontsize=10, loc="left")

@@ -16,7 +16,7 @@ from stainfuser.diffusion.pipeline import StainFuserPipeline
 
 Images = list[NDArray[np.uint8]]
 ARMS = ("identity", "autoencoder", "untrained", "trained")
-"""Source as it is; its round trip through the autoencoder; zero training steps; the model."""
+"""Source as it is; its round trip through the autoencoder; before training; after it."""
 # Distances go down, everything else goes up.
 METRICS = ("ciede2000", "psnr_db", "gradient_correlation")
 
@@ -43,8 +43,28 @@ def render_parts(
     parts = {name: _render(trained, images, rows) for name, rows in chosen.items() if len(rows)}
     untrained = make_untrained()
     for part in parts.values():
-        part.arms["untrained"] = list(untrained(part.source, part.target, output_type="np").images)
+        part.arms["untrained"] = _rendered(untrained, part.source, part.target)
     return parts
+
+
+def better_arm(scores: dict[str, Any]) -> str:
+    """Return "trained" or "untrained": the one nearer to the truth on what was held out.
+
+    `scores` is what `score_parts` returned; with nothing held out, "trained".
+    """
+    held_out = [part for name, part in scores.items() if name != "train"]
+    if not held_out:
+        return "trained"
+    pairs = sum(part["n"] for part in held_out)
+    trained, untrained = (
+        sum(part["n"] * part[arm][METRICS[0]] for part in held_out) / pairs
+        for arm in ("trained", "untrained")
+    )
+    return "trained" if trained <= untrained else "untrained"
+
+
+def _rendered(pipeline: StainFuserPipeline, source: Images, target: Images) -> Images:
+    return list(pipeline(source, target, output_type="np", mode="render").images)
 
 
 def score_parts(parts: dict[str, RenderedPart]) -> dict[str, Any]:
@@ -68,7 +88,7 @@ def _render(
     arms = {
         "identity": source,
         "autoencoder": [round_trip(trained, image) for image in source],
-        "trained": list(trained(source, target, output_type="np").images),
+        "trained": _rendered(trained, source, target),
     }
     return RenderedPart(source, target, images.stylized(rows), arms)
 

@@ -13,21 +13,25 @@ from typing import Any
 
 import numpy as np
 
+from stainfuser.diffusion.loading import fingerprint_model
 from stainfuser.diffusion.objectives import objective_named
+from stainfuser.diffusion.operator_mode import load_head
+from stainfuser.diffusion.operator_start import START
 from stainfuser.diffusion.optimization import Row
 from stainfuser.diffusion.pairs import PARTS, PairImages, Split, split_pairs, spread_rows
 from stainfuser.diffusion.pipeline import StainFuserPipeline
 from stainfuser.diffusion.training import TrainingParameters, reproducible, train_pipeline
 from stainfuser.diffusion.training_pictures import draw_curves, draw_samples
-from stainfuser.diffusion.validation import ARMS, render_parts, score_parts
+from stainfuser.diffusion.validation import ARMS, better_arm, render_parts, score_parts
 from stainfuser.errors import ConfigError, InputError
 from stainfuser.files import atomic_path, sha256_content, sync_file, write_json
 from stainfuser.io.pair_store import PairStore
 from stainfuser.logs import LOGGER
+from stainfuser.presets import HEAD_FOLDER, find_model, read_contents
 from stainfuser.stamps import make_stamp
 
 PRESETS = ("compact", "sd21")
-STARTS = ("source", "statistics")
+STARTS = ("source", "statistics", "operator_head")
 PRECISIONS = ("no", "fp16", "bf16")
 # A tile of Stable Diffusion is a multiple of this side: 8 px per latent, three halvings.
 SD21_MULTIPLE_PX = 64
@@ -59,6 +63,8 @@ NOT_OPTIONS = (
     "device",
 )
 SAMPLE_ROWS_PER_PART = 2
+# What a model that training begins with decides in place of the configuration.
+MODEL_KEYS = ("preset", "objective", "start", "context_tokens")
 # Stylised images that enter the fingerprint of the pairs, besides all sources and targets.
 FINGERPRINT_PAIRS = 64
 
@@ -102,6 +108,11 @@ def train_normalizer(
     held_out_target_fraction: float,
     checkpoint_steps: int,
     validation_pairs: int,
+    initial_model: str | None,
+    operator_head: str | None,
+    stored_examples: int,
+    finetune_steps: int,
+    finetune_learning_rate: float,
     threads: int = 2,
     device: str = "auto",
 ) -> None:
@@ -119,7 +130,10 @@ def train_normalizer(
     losses_path, curves_path
         phase, step, loss, learning_rate of every step as CSV, and drawn.
     samples_path, validation_path
-        Held-out pairs as a picture and as numbers.
+        Held-out pairs as a picture and as numbers; "saved" tells whether the trained model is what
+        `model_dir` holds, or the initial one because training made it worse.
+    initial_model
+        Model that training begins with; preset, objective, start and sizes are then its own.
     threads, device
         CPU threads; "auto" (an accelerator if there is one) or "cpu".
 
@@ -131,6 +145,7 @@ def train_normalizer(
     options = {key: value for key, value in locals().items() if key not in NOT_OPTIONS}
     options.update(channels=list(channels), trained_unet_parts=list(trained_unet_parts))
     _check_options(options)
+    options = _with_found_models(options)
     accelerator = _accelerator(mixed_precision, gradient_accumulation, device)
     with PairStore(pairs_path) as pairs, reproducible(threads):
         images = PairImages(pairs)
@@ -143,23 +158,83 @@ def train_normalizer(
         )
         folder = _work_folder(Path(work_dir), stamp, threads)
         parameters = _parameters(options, images)
-        result = train_pipeline(images, split, parameters, accelerator, folder, seed, pairs.mpp)
+        head = None if options["operator_head"] is None else load_head(options["operator_head"])
+        result = train_pipeline(
+            images,
+            split,
+            parameters,
+            accelerator,
+            folder,
+            seed,
+            pairs.mpp,
+            head,
+            sha256_content(stamp),
+        )
         if accelerator.is_main_process:
             parts = render_parts(
                 result.trained, result.make_untrained, images, split, validation_pairs
             )
-            _write_validation(validation_path, score_parts(parts), stamp)
+            scores = score_parts(parts)
+            chosen = "trained" if initial_model is None else better_arm(scores)
+            _write_validation(validation_path, scores, chosen, stamp)
             draw_samples(samples_path, parts, SAMPLE_ROWS_PER_PART)
             draw_curves(curves_path, result.rows)
             _write_losses(losses_path, result.rows)
-            _write_model(result.trained, Path(model_dir), folder, stamp)
+            model = result.trained if chosen == "trained" else result.make_untrained()
+            if model.operator_head is not None and initial_model is None:
+                # What a call does by default: rendering has to be worth it.
+                is_better = better_arm(scores) == "trained"
+                model.register_to_config(mode="render" if is_better else "operator")
+            _write_model(model, Path(model_dir), folder, stamp)
 
 
 def _without_folders(options: dict[str, Any]) -> dict[str, Any]:
-    """Keep of a local base model its name: no product tells where files lie."""
+    """Keep of local models their names and contents: no product tells where files lie."""
+    kept = dict(options)
     base = options["base_model"]
-    is_folder = base is not None and Path(base).exists()
-    return {**options, "base_model": Path(base).name if is_folder else base}
+    if base is not None and Path(base).exists():
+        kept["base_model"] = Path(base).name
+    for key in ("initial_model", "operator_head"):
+        if options[key] is not None:
+            kept[key] = fingerprint_model(options[key])
+    return kept
+
+
+def _with_found_models(options: dict[str, Any]) -> dict[str, Any]:
+    """Put folders in place of the names of shipped models; a model brings what it is like.
+
+    Raises `ConfigError` where the start needs an operator head and none is given.
+    """
+    found = dict(options)
+    if options["initial_model"] is not None:
+        contents = read_contents(find_model(options["initial_model"]))
+        if not contents.can_render:
+            raise ConfigError(
+                "train.initial_model",
+                f"{options['initial_model']!r} has no diffusion part that could be trained",
+                "give another model, or null",
+            )
+        found["initial_model"] = str(contents.folder)
+        found.update({key: contents.index[key] for key in MODEL_KEYS if key in contents.index})
+        found["operator_head"] = str(contents.folder / HEAD_FOLDER) if contents.has_head else None
+    elif options["operator_head"] is not None and options["start"] == START:
+        contents = read_contents(find_model(options["operator_head"]))
+        if not contents.has_head:
+            raise ConfigError(
+                "train.operator_head",
+                f"{options['operator_head']!r} holds no operator head",
+                "give a model that has one, or the preset compact",
+            )
+        found["operator_head"] = str(contents.folder / HEAD_FOLDER)
+    else:
+        found["operator_head"] = None
+    if found["start"] == START and found["operator_head"] is None:
+        raise ConfigError(
+            "train.start",
+            "operator_head needs an operator head, and none is given",
+            "set train.operator_head, e.g. to compact",
+        )
+    return found
 
 
 def _check_options(options: dict[str, Any]) -> None:
@@ -168,6 +243,15 @@ def _check_options(options: dict[str, Any]) -> None:
     _check_choice("preset", options["preset"], PRESETS)
     _check_choice("start", options["start"], STARTS)
     _check_choice("mixed_precision", options["mixed_precision"], PRECISIONS)
+    if options["objective"] == "epsilon" and options["finetune_steps"] > 0:
+        raise ConfigError(
+            "train.finetune_steps",
+            "the objective epsilon makes no image in one step",
+            "set it to 0, or train.objective to v_zero_snr or bridge",
+        )
+    for key in ("finetune_steps", "stored_examples"):
+        if options[key] < 0:
+            raise ConfigError(f"train.{key}", f"{options[key]} is negative", "set 0 or more")
     for key in POSITIVE:
         if options[key] < 1:
             raise ConfigError(f"train.{key}", f"{options[key]} is below 1", "set at least 1")
@@ -255,12 +339,16 @@ def _work_folder(work_dir: Path, stamp: dict[str, str], threads: int) -> Path:
     return work_dir / name
 
 
-def _write_validation(path: str | Path, parts: dict[str, Any], stamp: dict[str, str]) -> None:
+def _write_validation(
+    path: str | Path, parts: dict[str, Any], chosen: str, stamp: dict[str, str]
+) -> None:
     """Write the numbers, and say in the log what they mean."""
     for name, part in parts.items():
         values = ", ".join(f"{arm} {part[arm]['ciede2000']:.2f}" for arm in ARMS)
         LOGGER.info("train: CIEDE2000 to the truth, %s (n = %d): %s", name, part["n"], values)
-    write_json(path, {"parts": parts, "stamp": stamp})
+    if chosen != "trained":
+        LOGGER.info("train: the model that training began with is better, and is what is saved")
+    write_json(path, {"parts": parts, "saved": chosen, "stamp": stamp})
 
 
 def _write_losses(path: str | Path, rows: list[Row]) -> None:
