@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 CORES ?= all
+IMAGES ?= $(or $(STAINFUSER_SHARED_DATA),../shared/data)
 
-.PHONY: demo benchmark-slides test test-fast lint format environment
+.PHONY: demo benchmark-slides benchmark-model test test-fast lint format environment
 
 ## demo: set up what is missing, then run the whole chain on the synthetic cohort
 demo: $(VENV)/.installed
@@ -17,6 +18,12 @@ demo: $(VENV)/.installed
 benchmark-slides: $(VENV)/.installed
 	$(BIN)/snakemake --cores $(CORES) --forcerun benchmark_slides -- benchmark_slides
 	@column -s, -t results/benchmarks/slides.csv 2>/dev/null || cat results/benchmarks/slides.csv
+
+## benchmark-model: the model's colour, structure and speed beside classical methods; IMAGES is the
+## folder of the real images listed in scripts/stainfuser/pretrained/data_split.csv
+benchmark-model: $(VENV)/.installed
+	$(BIN)/snakemake --cores $(CORES) --forcerun benchmark_model --config operator_head='{images: $(IMAGES)}' -- benchmark_model
+	@cat results/benchmarks/model.md
 
 ## test: every test, the end-to-end runs of the real workflow included
 test: $(VENV)/.installed-dev

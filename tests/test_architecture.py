@@ -140,6 +140,7 @@ STAGES_OF = {
     "evaluate": ["evaluate_tiles", "summarize_evaluation"],
     "report": ["render_report"],
     "benchmark_slides": ["benchmark_slides"],
+    "benchmark_model": ["benchmark_model"],
 }
 
 

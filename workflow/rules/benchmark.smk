@@ -24,3 +24,31 @@ rule benchmark_slides:
         work="results/work/benchmark_slides",
     script:
         "../../scripts/benchmark_slides.py"
+
+
+# In: a model, and real images with the table that divides them. Out: its numbers beside classical
+# methods, how they compare with what is asked, a sheet of every source in every target's stain.
+rule benchmark_model:
+    input:
+        split=f"{workflow.basedir}/scripts/stainfuser/pretrained/data_split.csv",
+    output:
+        table="results/benchmarks/model.csv",
+        comparison="results/benchmarks/model.md",
+        sheet="results/benchmarks/model_sheet.png",
+        figure="results/benchmarks/model.png",
+    log:
+        "results/logs/benchmark_model.log",
+    benchmark:
+        "results/benchmarks/benchmark_model.tsv"
+    conda:
+        "../../envs/stainfuser.yaml"
+    threads: 2
+    resources:
+        mem_mb=16000,
+        runtime=60,
+    params:
+        options=config["benchmark_model"],
+        seed=config["seed"],
+        images=config["operator_head"]["images"],
+    script:
+        "../../scripts/benchmark_model.py"
