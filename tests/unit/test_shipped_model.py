@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from slide_files import tissue_picture
 from stainfuser import StainFuserPipeline
 from stainfuser.diffusion.assemble import compact_pipeline
+from stainfuser.diffusion.operator_mode import windows_of
 from stainfuser.errors import InputError
 from stainfuser.presets import HEAD_FOLDER, find_model, read_contents, shipped_presets
 
@@ -368,3 +369,12 @@ def test_an_unknown_objective_in_a_folder_is_one_sentence(rendering_pipe, tmp_pa
     with pytest.raises(Exception, match="'flow' is unknown") as caught:
         StainFuserPipeline.from_pretrained(tmp_path / "both")
     assert "\n" not in str(caught.value)
+
+
+def test_a_very_large_image_is_seen_through_windows():
+    assert [window.shape for window in windows_of(np.zeros((4096, 300, 3), np.uint8))] == [
+        (4096, 300, 3)
+    ]
+    windows = windows_of(np.zeros((20_000, 600, 3), np.uint8))
+    assert len(windows) == 16
+    assert {window.shape for window in windows} == {(512, 512, 3)}

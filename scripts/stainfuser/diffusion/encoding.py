@@ -67,7 +67,7 @@ def encode_target(
 
 def target_windows(image: Tensor, per_side: int) -> list[Tensor]:
     """Cut (3, H, W) into at most `per_side` x `per_side` windows, none larger than `WINDOW_PX`."""
-    tops, lefts = (_offsets(length, per_side) for length in image.shape[1:])
+    tops, lefts = (window_offsets(length, per_side) for length in image.shape[1:])
     return [
         image[:, top : top + WINDOW_PX, left : left + WINDOW_PX] for top in tops for left in lefts
     ]
@@ -91,7 +91,7 @@ def join_targets(targets: list[StainTarget]) -> StainTarget:
     )
 
 
-def _offsets(length: int, per_side: int) -> list[int]:
+def window_offsets(length: int, per_side: int) -> list[int]:
     """Return where windows begin along a side; a single one lies in the centre."""
     room = max(length - WINDOW_PX, 0)
     count = min(-(-length // WINDOW_PX), per_side)

@@ -15,8 +15,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from stainfuser.diffusion.encoding import WINDOW_PX, window_offsets
 from stainfuser.diffusion.images import to_tensor, to_uint8
 from stainfuser.nn.class_statistics import ClassStatistics
 from stainfuser.nn.operator_head import WEIGHTS_NAME, OperatorHead
@@ -26,6 +28,8 @@ from stainfuser.stain.blend import glass_to_tissue
 from stainfuser.stain.operators import ColourOperator, apply_lookup_table
 
 LOGGER = logging.getLogger("stainfuser")
+# The head looks at most at this many windows of `WINDOW_PX` along a side of an image: 17 MPix.
+WINDOWS_PER_SIDE = 8
 
 
 @dataclass(frozen=True)
@@ -75,9 +79,17 @@ def colour_operator(solution: Solution) -> ColourOperator:
     return ColourOperator.from_json(solution.diagnostics["operator"])
 
 
+def windows_of(rgb: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
+    """Return an (H, W, 3) image whole, or windows spread evenly over a very large one."""
+    if max(rgb.shape[:2]) <= WINDOWS_PER_SIDE * WINDOW_PX:
+        return [rgb]
+    tops, lefts = (window_offsets(side, WINDOWS_PER_SIDE) for side in rgb.shape[:2])
+    return [rgb[y : y + WINDOW_PX, x : x + WINDOW_PX] for y in tops for x in lefts]
+
+
 def summarise_each(head: OperatorHead, images: Sequence[Tensor]) -> ClassStatistics:
     """Return the class statistics of N images, each by itself, stacked along the first axis."""
-    every = [head.summarise([to_uint8(image)]) for image in images]
+    every = [head.summarise(windows_of(to_uint8(image))) for image in images]
     names = ClassStatistics.__annotations__
     return ClassStatistics(*(torch.stack([getattr(s, n) for s in every]) for n in names))
 
@@ -87,7 +99,8 @@ def fit_images(
 ) -> Solution:
     """Return one operator for all images together, to the target of number `index`."""
     one = ClassStatistics(*(getattr(targets, n)[index] for n in ClassStatistics.__annotations__))
-    return head.fit([to_uint8(image) for image in images], one)
+    pieces = [piece for image in images for piece in windows_of(to_uint8(image))]
+    return head.fit(pieces, one)
 
 
 def apply_operator(image: Tensor, solution: Solution) -> Tensor:

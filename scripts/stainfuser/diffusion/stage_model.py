@@ -79,11 +79,11 @@ class StageModel:
 
     @cached_property
     def _head_and_target(self) -> tuple[Any, Any]:
-        from stainfuser.diffusion.operator_mode import load_head, one_thread
+        from stainfuser.diffusion.operator_mode import load_head, one_thread, windows_of
 
         head = load_head(self._contents.folder / HEAD_FOLDER)
         with one_thread():
-            return head, head.summarise([self._target])
+            return head, head.summarise(windows_of(self._target))
 
 
 def chooses_head(options: NormalizeOptions, contents: ModelContents) -> bool:

@@ -255,15 +255,18 @@ class _ImagesJob:
     def _shared_plan(self, names: list[str], path: Path) -> Plan | None:
         """Return one plan for all images, None if no image can be read.
 
-        A killed run's decision stands.
+        A killed run's decision stands; to render, its model has to see the sample once more.
         """
-        if not path.exists():
-            readers, views = self._draw_images(names)
-            if not readers:
-                return None
-            options = self.options_for(views)
-            write_json(path, self._plan(readers, views, options, "all images").to_json())
-        return Plan.from_json(read_json(path))
+        if path.exists():
+            plan = Plan.from_json(read_json(path))
+            if plan.mode_used != "render":
+                return plan
+        readers, views = self._draw_images(names)
+        if not readers:
+            return None
+        plan = self._plan(readers, views, self.options_for(views), "all images")
+        write_json(path, plan.to_json())
+        return plan
 
     def _draw_images(self, names: list[str]) -> tuple[list[ImageReader], list[SlideView]]:
         """Draw as many readable images as the plan takes tiles."""
