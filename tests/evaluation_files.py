@@ -41,7 +41,14 @@ class TrueModel:
         return int(images.sum())
 
     def __call__(
-        self, source: np.ndarray, target: str, *, generator: int, output_type: str, slide: int
+        self,
+        source: np.ndarray,
+        target: str,
+        *,
+        generator: int,
+        output_type: str,
+        slide: int,
+        mode: str | None,
     ):
         """Return the truth of (N, H, W, 3) uint8 tiles."""
         assert target == "encoded" and output_type == "np" and 0 <= generator < 2**63

@@ -38,6 +38,8 @@ VALIDATION_ARMS = {
     "untrained": "Before training",
     "trained": "After training",
 }
+# Smaller differences of CIEDE2000 are no reason to prefer one model.
+LEAST_GAIN_DE = 0.1
 VALIDATION_METRICS = {
     "ciede2000": "\u0394E to the stylised image",
     "psnr": "PSNR to the stylised image, dB",
@@ -277,10 +279,10 @@ def training_outcome(
     truth = [row for row in rows if row["metric"] == "ciede2000_truth"]
     own, used = (_mean_value(truth, name) for name in ("trained_tile", "stainfuser_tile"))
     if own is not None and used is not None:
-        verdict = "better than" if own < used else "no better than"
+        verdict = "better" if own < used - LEAST_GAIN_DE else "no better"
         sentences.append(
             f"On single tiles the model trained here ends {own:.2f} \u0394E from the truth, the "
-            f"model that made the slides {used:.2f}: it is {verdict} that one."
+            f"model that made the slides {used:.2f}: it is {verdict} than that one."
         )
     return sentences
 

@@ -196,11 +196,17 @@ def _draw_tiles(job: Job, most: int, seed: int) -> NDArray[np.int64]:
 
 def _fit_target(name: str, image: RgbImage, pipes: Mapping[str, Any], seed: int) -> Target:
     normalizers = {method: fit_classical(method, image) for method in CLASSICAL_METHODS}
-    models = {method: _model_to(image, pipe, seed) for method, pipe in pipes.items()}
+    # What was trained here is the diffusion part, whatever its model does by default.
+    modes = {"trained_tile": "render"}
+    models = {
+        method: _model_to(image, pipe, modes.get(method), seed) for method, pipe in pipes.items()
+    }
     return Target(name, image, StyleReference(image), normalizers, models)
 
 
-def _model_to(image: RgbImage, pipe: Any, seed: int) -> Callable[[RgbImage], RgbImage]:
+def _model_to(
+    image: RgbImage, pipe: Any, mode: str | None, seed: int
+) -> Callable[[RgbImage], RgbImage]:
     """Return what a model makes of a tile on its own."""
     encoded = pipe.encode_target(image)
     noise_seed = derive_seed(seed, "evaluate", "noise") >> 1
@@ -208,8 +214,8 @@ def _model_to(image: RgbImage, pipe: Any, seed: int) -> Callable[[RgbImage], Rgb
     def normalize(tile: RgbImage) -> RgbImage:
         # The tile is all that is known of its slide; said so, no tile is warned of.
         alone = pipe.fit_slide(tile[None], encoded)
-        output = pipe(tile[None], encoded, generator=noise_seed, output_type="np", slide=alone)
-        return np.asarray(output.images)[0]
+        options = {"generator": noise_seed, "output_type": "np", "slide": alone, "mode": mode}
+        return np.asarray(pipe(tile[None], encoded, **options).images)[0]
 
     return normalize
 
