@@ -78,6 +78,11 @@ class SlidePainter:
             filled += holes
         return pixels, filled
 
+    def check_unchanged(self) -> None:
+        """Raise `SlideError` if the slide's file changed since its first pixel was read."""
+        for reader in self._readers:
+            reader.check_unchanged()
+
     def close(self) -> None:
         """End the threads and close the slide."""
         self._pool.shutdown(cancel_futures=True)
@@ -188,6 +193,7 @@ def paint_slide(slide: str, painter: SlidePainter, writer: PyramidWriter, thread
         for block, rgbx, holes in paint_ahead(painter, remaining, threads):
             writer.write(block, rgbx, note=holes)
             bar.update(block.width_px * block.height_px)
+    painter.check_unchanged()
     elapsed_s = time.monotonic() - started_s
     rate = todo_px / 1e6 / elapsed_s
     LOGGER.info("%s: %.0f MPix in %.1f s, %.1f MPix/s", slide, todo_px / 1e6, elapsed_s, rate)

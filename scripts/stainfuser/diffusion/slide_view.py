@@ -47,6 +47,10 @@ class SlideView:
         width_px, height_px = (max(1, math.floor(side / self.scale + 1e-6)) for side in sides)
         return width_px, height_px
 
+    def is_glass(self, x_px: int, y_px: int, width_px: int, height_px: int) -> bool:
+        """Return whether nothing in a rectangle of level 0 is to change."""
+        return not self.weight_of_place(x_px, y_px, width_px, height_px).any()
+
     def read_tile(self, reader: RegionReader, x: int, y: int, tile_px: int) -> NDArray[np.uint8]:
         """Return a tile of the plane, (S, S, 3) uint8; beyond the slide it is mirrored."""
         width = min(tile_px, self.plane_px[0] - x)
@@ -64,7 +68,15 @@ class SlideView:
         columns = self._mask_span(x - margin_px, x + tile_px + margin_px, axis=1)
         return self.weight[rows, columns]
 
-    def _mask_span(self, start: int, stop: int, axis: int) -> slice:
+    def weight_of_place(
+        self, x_px: int, y_px: int, width_px: int, height_px: int
+    ) -> NDArray[np.uint8]:
+        """Return the weights of the place under a rectangle of level 0."""
+        rows = self._mask_span(y_px / self.scale, (y_px + height_px) / self.scale, axis=0)
+        columns = self._mask_span(x_px / self.scale, (x_px + width_px) / self.scale, axis=1)
+        return self.weight[rows, columns]
+
+    def _mask_span(self, start: float, stop: float, axis: int) -> slice:
         per_px = self.weight.shape[axis] * self.scale / (self.height_px, self.width_px)[axis]
         # One px more on either side: the weights are interpolated.
         return slice(max(0, math.floor(start * per_px) - 1), max(0, math.ceil(stop * per_px) + 1))

@@ -50,6 +50,10 @@ class FillingReader(RegionReader):
         """Close the slide."""
         self._reader.close()
 
+    def check_unchanged(self) -> None:
+        """Raise `SlideError` if the slide's file changed since it was opened."""
+        self._reader.check_unchanged()
+
     def read_rgbx(self, x_px: int, y_px: int, out: NDArray[np.uint8]) -> None:
         """Fill `out` with level 0, and what cannot be decoded with the colour."""
         try:

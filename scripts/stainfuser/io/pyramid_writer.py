@@ -36,6 +36,7 @@ from stainfuser.io.slide_layout import (
     SOFTWARE,
     STEP,
     Block,
+    IsEarly,
     Place,
     SlideSpec,
     plan_blocks,
@@ -68,6 +69,9 @@ class PyramidWriter:
         Hash of everything the pixels depend on: work under another key is thrown away.
     threads
         Encoding threads; they do not change a byte.
+    is_early
+        Says of a place (x_px, y_px, width_px, height_px) whether it is to be written before others:
+        what is ready while the rest is still being planned. It has to follow from the key.
 
     Raises
     ------
@@ -76,10 +80,17 @@ class PyramidWriter:
     """
 
     def __init__(
-        self, path: str | Path, work_dir: str | Path, spec: SlideSpec, *, key: str, threads: int = 1
+        self,
+        path: str | Path,
+        work_dir: str | Path,
+        spec: SlideSpec,
+        *,
+        key: str,
+        threads: int = 1,
+        is_early: IsEarly | None = None,
     ) -> None:
         self.path, self.work_dir, self.spec = Path(path), Path(work_dir), spec
-        self.blocks = plan_blocks(spec.width_px, spec.height_px, spec.block_px)
+        self.blocks = plan_blocks(spec.width_px, spec.height_px, spec.block_px, is_early)
         self._sizes_px = spec.level_sizes_px()
         self._direct_levels = _count_direct_levels(spec)
         self._tiles: list[dict[int, Place]] = [{} for _ in self._sizes_px]
@@ -88,7 +99,7 @@ class PyramidWriter:
         self._end = HEADER_BYTES
         check_writable(self.path.parent)
         check_writable(self.work_dir)
-        self._open(f"{key} {_layout_key(spec)}")
+        self._open(f"{key} {_layout_key(spec, self.blocks)}")
         self._pool, self._local = ThreadPoolExecutor(max(1, threads)), threading.local()
         self._synced_s = time.monotonic()
 
@@ -333,8 +344,9 @@ def verify_slide(path: Path, spec: SlideSpec) -> None:
         raise RuntimeError(f"the written slide reads back as {found}, {mpp} um/px")
 
 
-def _layout_key(spec: SlideSpec) -> str:
-    return sha256_content({**asdict(spec), "software": SOFTWARE})
+def _layout_key(spec: SlideSpec, blocks: list[Block]) -> str:
+    order = [(block.x_px, block.y_px) for block in blocks]
+    return sha256_content({**asdict(spec), "software": SOFTWARE, "order": order})
 
 
 def _count_direct_levels(spec: SlideSpec) -> int:

@@ -58,6 +58,9 @@ class RegionReader(ABC):
     def close(self) -> None:
         """Let go of the file; a later read opens it again."""
 
+    def check_unchanged(self) -> None:  # noqa: B027 - most sources have nothing to check
+        """Raise `SlideError` if the file changed since it was opened."""
+
     def __enter__(self) -> Self:
         return self
 

@@ -7,7 +7,7 @@ NewSubfileType 0. There is no label and no macro picture.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -23,6 +23,7 @@ STEP = 4
 SMALLEST_LEVEL_PX = 1024
 SOFTWARE = f"StainFuser {__version__}"
 
+IsEarly = Callable[[int, int, int, int], bool]
 Place = tuple[int, int]
 """Where some bytes lie in the file: offset, count."""
 
@@ -92,7 +93,7 @@ class SlideSpec:
 
 @dataclass(frozen=True)
 class Block:
-    """A rectangle of level 0, in px; `index` counts along rows."""
+    """A rectangle of level 0, in px; `index` counts in the order of writing."""
 
     index: int
     x_px: int
@@ -101,13 +102,18 @@ class Block:
     height_px: int
 
 
-def plan_blocks(width_px: int, height_px: int, block_px: int) -> list[Block]:
-    """Return the blocks of a slide in the order they have to be written."""
+def plan_blocks(
+    width_px: int, height_px: int, block_px: int, is_early: IsEarly | None = None
+) -> list[Block]:
+    """Return the blocks of a slide in the order they have to be written: in rows.
+
+    Blocks of which `is_early` (of x_px, y_px, width_px, height_px) is true come before the others.
+    """
     corners = [(x, y) for y in range(0, height_px, block_px) for x in range(0, width_px, block_px)]
-    return [
-        Block(index, x, y, min(block_px, width_px - x), min(block_px, height_px - y))
-        for index, (x, y) in enumerate(corners)
-    ]
+    places = [(x, y, min(block_px, width_px - x), min(block_px, height_px - y)) for x, y in corners]
+    if is_early is not None:
+        places.sort(key=lambda place: not is_early(*place))
+    return [Block(index, *place) for index, place in enumerate(places)]
 
 
 def reduce_by_step(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -22,6 +22,9 @@ MIN_MPP, MAX_MPP = 0.05, 20.0
 Rectangle = tuple[int, int, int, int, int]
 """x_px, y_px (level-0 px), width_px, height_px, level."""
 
+FileState = tuple[int, int]
+"""Bytes, and nanoseconds at the last change."""
+
 _SMALLEST_PART_PX = 64  # tiles of slides are 240 px or more
 
 MPP_REMEDY = (
@@ -84,6 +87,7 @@ class SlideReader(RegionReader):
         self._handle: openslide.OpenSlide | None = None
         self._pid = 0
         self._use_tiles = fast
+        self._state: FileState | None = None
         self._tiles: JpegTiff | None = None
 
     @property
@@ -91,6 +95,7 @@ class SlideReader(RegionReader):
         """The open slide of this process: a handle inherited through a fork is not shared."""
         if self._handle is None or self._pid != os.getpid():
             self._handle, self._pid = open_slide(self.path), os.getpid()
+            self._state = self._state or file_state(self.path)
         return self._handle
 
     @property
@@ -148,6 +153,12 @@ class SlideReader(RegionReader):
         if self._tiles is not None:
             self._tiles.close()
         self._tiles = None
+
+    def check_unchanged(self) -> None:
+        """Raise `SlideError` if the file is not the one that was opened first."""
+        if self._state is not None and file_state(self.path) != self._state:
+            wrong = "the file changed while it was read"
+            raise SlideError(self.path.name, "changed", wrong, "run again when it is complete")
 
     def read_rgbx(self, x_px: int, y_px: int, out: NDArray[np.uint8]) -> None:
         """Fill `out` as `RegionReader.read_rgbx` does, without a copy where tiles are decoded."""
@@ -219,6 +230,13 @@ def open_slide(path: Path) -> openslide.OpenSlide:
     except openslide.OpenSlideError as error:
         wrong = f"OpenSlide cannot open it ({without_paths(str(error))})"
         raise SlideError(path.name, "unreadable", wrong, "copy or download it again") from None
+
+
+def file_state(path: Path) -> FileState:
+    """Return the size and the time of change of a slide's file; `SlideError` if there is none."""
+    check_slide_file(path)
+    stat = path.stat()
+    return stat.st_size, stat.st_mtime_ns
 
 
 def without_paths(text: str) -> str:

@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stainfuser.diffusion.changes import make_change
+from stainfuser.diffusion.changes import Change, make_change
 from stainfuser.diffusion.loading import fingerprint_model, load_pipeline
 from stainfuser.diffusion.normalize_options import NormalizeOptions
 from stainfuser.diffusion.painting import SlidePainter, paint_slide
+from stainfuser.diffusion.planned_change import PlannedChange
 from stainfuser.diffusion.planning import Plan, Sample
 from stainfuser.diffusion.rendering import Renderer
 from stainfuser.diffusion.slide_view import SlideView, choose_plane_mpp, draw_tiles
@@ -31,7 +32,7 @@ from stainfuser.io.outputs import check_writable
 from stainfuser.io.pyramid_writer import PyramidWriter
 from stainfuser.io.regions import RegionReader
 from stainfuser.io.slide_layout import SlideSpec
-from stainfuser.io.slides import SlideReader
+from stainfuser.io.slides import SlideReader, file_state
 from stainfuser.io.tile_cache import TileCache
 from stainfuser.seeds import derive_seed, generator
 from stainfuser.stain.blend import glass_colour, soften_mask
@@ -144,7 +145,9 @@ def normalize_slide(
         model_sha256=fingerprint_model(model_dir),
     )
     try:
-        run_dir = _enter_run_dir(Path(work_dir), sha256_content([stamp, job.probe["mpp"]]))
+        state = file_state(job.slide_path)
+        key = sha256_content([stamp, job.probe["mpp"], state])
+        run_dir = _enter_run_dir(Path(work_dir), key)
         holes = job.write(Path(output_path), run_dir, stamp)
         write_json(record_path, job.describe(Path(target_path).stem, holes, stamp))
     except SlideError:
@@ -172,9 +175,8 @@ class _SlideJob:
         reader = SlideReader(self.slide_path, self.probe["mpp"])
         if self.options.corrupt_tiles == "fail":
             return reader
-        colour = (
-            tuple(round(value) for value in self.white) if "white" in vars(self) else (255,) * 3
-        )
+        is_known = "white" in vars(self)  # not while it is being found
+        colour = tuple(round(value) for value in self.white) if is_known else (255,) * 3
         return FillingReader(reader, colour)
 
     @cached_property
@@ -227,10 +229,31 @@ class _SlideJob:
     def write(self, output_path: Path, run_dir: Path, stamp: dict[str, str]) -> list[Any]:
         """Write the slide and return the rectangles that had to be filled."""
         self.run_dir = run_dir
+        self.white  # noqa: B018 - before any pixel: damage is filled with this colour
+        view = self.view(self.probe["mpp"])
+        reader = self.open_reader()
+        change = PlannedChange(lambda: self._plan_change(reader), ahead=self.threads > 1)
+        with PyramidWriter(
+            output_path,
+            run_dir / "slide",
+            self.spec(stamp),
+            key=stamp["config_sha256"],
+            threads=self.threads,
+            is_early=view.is_glass,
+        ) as writer:
+            painter = SlidePainter(self.open_reader, view, change, self.threads)
+            paint_slide(self.slide, painter, writer, self.threads)
+            change.close()
+            painter.close()
+            reader.close()
+            holes = [hole for note in writer.notes for hole in note]
+            writer.finish()
+        return holes
+
+    def _plan_change(self, reader: RegionReader) -> Change | None:
         started_s = time.monotonic()
         view = self.view(self.plan.model_mpp)
-        reader = self.open_reader()
-        memory = TileCache(run_dir / "tiles", self.options.tile_px)
+        memory = TileCache(self.run_dir / "tiles", self.options.tile_px)
         change = make_change(
             self.plan,
             view,
@@ -239,23 +262,9 @@ class _SlideJob:
             reader,
             memory,
         )
-        LOGGER.info(
-            "%s: planned in %.1f s: %s",
-            self.slide,
-            time.monotonic() - started_s,
-            self.plan.mode_used,
-        )
-        spec = self.spec(stamp)
-        with PyramidWriter(
-            output_path, run_dir / "slide", spec, key=stamp["config_sha256"], threads=self.threads
-        ) as writer:
-            painter = SlidePainter(self.open_reader, view, change, self.threads)
-            paint_slide(self.slide, painter, writer, self.threads)
-            painter.close()
-            reader.close()
-            holes = [hole for note in writer.notes for hole in note]
-            writer.finish()
-        return holes
+        elapsed_s = time.monotonic() - started_s
+        LOGGER.info("%s: planned in %.1f s: %s", self.slide, elapsed_s, self.plan.mode_used)
+        return change
 
     @cached_property
     def icc_profile(self) -> bytes | None:
