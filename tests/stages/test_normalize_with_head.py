@@ -175,3 +175,36 @@ def test_the_head_is_loaded_without_the_diffusion_libraries():
         [sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_rendering_starts_from_what_the_head_makes_of_the_slide(tmp_path):
+    from stainfuser.diffusion.assemble import compact_pipeline
+    from stainfuser.diffusion.loading import load_pipeline
+
+    tiny = compact_pipeline(
+        seed=1,
+        objective="bridge",
+        start="source",
+        mpp=0.5,
+        patch_size=64,
+        context_tokens=8,
+        latent_patch_px=4,
+        latent_channels=8,
+        channels=(8, 16),
+        decoder_channels=8,
+    )
+    model = tmp_path / "both"
+    tiny.save_pretrained(model)
+    index = read_json(model / "model_index.json")
+    write_json(model / "model_index.json", {**index, "start": "operator_head"})
+    shutil.copytree(COMPACT / HEAD_FOLDER, model / HEAD_FOLDER)
+    case = Case(tmp_path, tissue_picture(260))
+    options = {"mode": "render", "tile_px": 128, "overlap_px": 32, "sample_tiles": 2}
+    results = []
+    for block_px in (256, 512):
+        options["block_px"] = block_px
+        record = case.run(model_dir=model, load_model=load_pipeline, device="cpu", **options)
+        results.append(case.pixels())
+    assert record["mode_used"] == "render" and record["operator"] is None
+    assert 0 < record["confidence"] <= 1 and record["head"]["trust"] >= 0
+    assert (results[0] == results[1]).all()

@@ -108,6 +108,11 @@ def test_a_preset_is_no_folder_that_happens_to_be_called_so(tmp_path, monkeypatc
         StainFuserPipeline.from_pretrained("./compact")
 
 
+def test_what_concerns_the_diffusion_part_is_no_error_without_one(pipe):
+    loaded = StainFuserPipeline.from_pretrained("compact", torch_dtype=torch.bfloat16)
+    assert loaded.to("cpu").config.mpp == pipe.config.mpp
+
+
 def test_an_unknown_preset_names_the_known_ones():
     with pytest.raises(InputError, match=r"compactt: .*shipped preset \(compact\)"):
         StainFuserPipeline.from_pretrained("compactt")

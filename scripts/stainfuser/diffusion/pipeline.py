@@ -47,6 +47,21 @@ from stainfuser.nn.stain_statistics import StainStatistics, stain_statistics
 from stainfuser.nn.token_attention import WeightedTokenProcessor
 from stainfuser.presets import DIFFUSION_PARTS, HEAD_FOLDER, find_model
 
+# What model_index.json says of a model, besides its components.
+SETTINGS = (
+    "preset",
+    "objective",
+    "mpp",
+    "patch_size",
+    "context_tokens",
+    "start",
+    "target_range",
+    "control_range",
+    "control_unshuffle",
+    "mode",
+    "software_version",
+)
+
 
 @dataclass
 class StainFuserOutput(BaseOutput):
@@ -167,13 +182,15 @@ class StainFuserPipeline(TileRendering, PublishedLayout, DiffusionPipeline):
         index = read_model_index(folder, cls.__name__)
         if "operator_head" not in keywords and (folder / HEAD_FOLDER).is_dir():
             keywords["operator_head"] = load_head(folder / HEAD_FOLDER)
-        if not index:
-            return cls(**dict.fromkeys(DIFFUSION_PARTS), **keywords)
         components = {
             name: value
             for name, value in index.items()
             if isinstance(value, list) and value[0] is not None and name != "scheduler"
         }
+        if not components:
+            given = {**index, **keywords}
+            known = {name: given[name] for name in (*SETTINGS, "operator_head") if name in given}
+            return cls(**dict.fromkeys(DIFFUSION_PARTS), **known)
         for name, (library, class_name) in components.items():
             if keywords.get(name) is None:
                 check_component(folder / name, library, class_name)
