@@ -72,10 +72,11 @@ rule train:
         "results/slides/accepted.txt",
 
 
-# The operator head, trained on real images; needs operator_head.images.
+# The preset compact, head and diffusion part, trained on real images; needs operator_head.images.
 rule train_compact:
     input:
         "results/compact/operator_head",
+        "results/compact/model_index.json",
 
 
 # Every usable slide in every target's stain.

@@ -136,6 +136,7 @@ STAGES_OF = {
     "pairs": ["transfer_style"],
     "train": ["train_normalizer"],
     "operator_head": ["train_operator_head"],
+    "compact_diffusion": ["train_compact_diffusion"],
     "normalize": ["normalize_slide", "normalize_images"],
     "evaluate": ["evaluate_tiles", "summarize_evaluation"],
     "report": ["render_report"],

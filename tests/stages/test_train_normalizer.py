@@ -139,7 +139,7 @@ def test_losses_of_every_step_are_written(trained):
     assert steps == {
         "autoencoder": [1, 2, 3, 4],
         "diffusion": [1, 2, 3, 4, 5, 6],
-        "diffusion validation": [2, 4, 6],
+        "diffusion validation": [0, 2, 4, 6],
     }
     assert all(float(row["loss"]) > 0 for row in rows)
 

@@ -13,6 +13,7 @@ from stainfuser.diffusion.examples import ExampleBatch, StoredExamples
 from stainfuser.diffusion.objectives import TrainingExample, objective_named
 from stainfuser.diffusion.optimization import OptimizationParameters
 from stainfuser.diffusion.pixel_phase import gradient_agreement, image_losses
+from stainfuser.diffusion.training import reproducible
 from stainfuser.io.example_store import ExampleStore
 from stainfuser.nn.stain_statistics import FEATURES
 
@@ -103,7 +104,7 @@ def examples(kept: ExampleStore, **changes) -> StoredExamples:
 
 
 def test_latents_then_pixels_learn_and_the_best_is_kept(pipeline, tmp_path):
-    with store(tmp_path) as kept:
+    with store(tmp_path) as kept, reproducible(threads=1):
         data = TrainingData(examples(kept), {"new tissue": examples(kept, augment=False)})
         phases = (optimization("diffusion", 30), optimization("finetune", 30, 1e-3))
         rows = train_denoiser(pipeline, data, phases, Accelerator(cpu=True), tmp_path, 1)
@@ -113,7 +114,7 @@ def test_latents_then_pixels_learn_and_the_best_is_kept(pipeline, tmp_path):
         losses = [row[2] for row in rows if row[0] == phase]
         assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
         validation = [row[2] for row in rows if row[0] == f"{phase} validation new tissue"]
-        assert len(validation) == 3 and validation[-1] < validation[0]
+        assert len(validation) == 4 and validation[-1] < validation[0]
 
 
 def test_examples_are_turned_alike_and_depend_on_the_step_alone(tmp_path):

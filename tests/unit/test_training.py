@@ -130,15 +130,21 @@ def test_the_number_of_threads_is_fixed_and_given_back():
 
 
 def test_the_best_checkpoint_is_what_is_left(tmp_path):
-    found = {4: 3.0, 8: 1.0, 12: 2.0}
-    kept, steps = {}, iter((4, 8, 12))
+    found = {0: 4.0, 4: 3.0, 8: 1.0, 12: 2.0}
+    kept, steps = {}, iter(found)
 
     def validate(module):
         step = next(steps)
         kept[step] = module.weight.detach().clone()
-        return {"tissue": found[step] - 0.5, "stain": found[step] + 0.5}
+        return {"tissue": 0.5, "stain": found[step]}
 
     module, rows = run(tmp_path, validate=validate)
     assert torch.equal(module.weight, kept[8])
-    assert [row[2] for row in rows if row[0] == "diffusion validation"] == [3.0, 1.0, 2.0]
-    assert [row[2] for row in rows if row[0] == "diffusion validation stain"] == [3.5, 1.5, 2.5]
+    assert [row[2] for row in rows if row[0] == "diffusion validation"] == [4.0, 3.0, 1.0, 2.0]
+    assert [row[2] for row in rows if row[0] == "diffusion validation tissue"] == [0.5] * 4
+
+
+def test_training_that_only_makes_worse_leaves_the_first_weights(tmp_path):
+    losses = iter((1.0, 2.0, 3.0, 4.0))
+    module, _ = run(tmp_path, validate=lambda _: {"tissue": next(losses)})
+    assert torch.equal(module.weight, model().weight)

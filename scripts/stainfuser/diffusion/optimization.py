@@ -22,7 +22,7 @@ BEST = "best"
 Row = list[Any]
 """phase, step, loss, learning rate."""
 Validate = Callable[[nn.Module], dict[str, float]]
-"""Losses on examples kept out of training, by what is new in them; their mean chooses the best."""
+"""Losses on examples kept out of training, by what is new in them; the largest chooses the best."""
 
 
 @dataclass(frozen=True)
@@ -72,13 +72,14 @@ def optimize(
     folder
         Where checkpoints are kept; the newest one is continued.
     validate
-        Called with the averaged weights at every checkpoint. The checkpoint with the least mean
-        is what the module is left with; without `validate` it is the last one.
+        Called with the averaged weights before the first step and at every checkpoint. The module
+        is left with the weights whose largest loss is least, the first ones included, so that
+        training never makes it worse; without `validate`, with the last ones.
 
     Returns
     -------
     list of rows (phase, step, loss, learning rate), all steps since the very first. What
-    `validate` found stands in rows of phase "<phase> validation" (the mean) and
+    `validate` found stands in rows of phase "<phase> validation" (the largest) and
     "<phase> validation <name>".
 
     Raises
@@ -94,6 +95,10 @@ def optimize(
     rows = _resume(folder, module, optimizer, average, accelerator)
     first = sum(row[0] == parameters.phase for row in rows)
     prepared, optimizer = accelerator.prepare(module, optimizer)
+    phase = parameters.phase
+    if validate is not None and first == 0:
+        rows += _validation_rows(prepared, validate, average, phase, 0, 0.0, accelerator)
+        _keep_best(folder, phase, 0, average, rows, accelerator)
     steps = range(first, parameters.steps)
     for step in progress(steps, parameters.phase, total=parameters.steps, initial=first):
         rate = learning_rate_at(parameters, step)
@@ -104,11 +109,10 @@ def optimize(
         if (step + 1) % parameters.checkpoint_steps == 0 or is_last:
             if validate is not None:
                 rows += _validation_rows(
-                    prepared, validate, average, parameters.phase, step, rate, accelerator
+                    prepared, validate, average, phase, step + 1, rate, accelerator
                 )
-            _keep(
-                folder, parameters.phase, step + 1, prepared, average, optimizer, rows, accelerator
-            )
+                _keep_best(folder, phase, step + 1, average, rows, accelerator)
+            _keep(folder, step + 1, prepared, average, optimizer, rows, accelerator)
     best = load_last_checkpoint(folder / BEST)
     if best is not None:
         LOGGER.info("%s: the best checkpoint is that of step %d", parameters.phase, best.step)
@@ -169,20 +173,33 @@ def _validation_rows(
     module = accelerator.unwrap_model(prepared)
     with average.applied(module), torch.no_grad():
         found = validate(module)
-    mean = sum(found.values()) / len(found)
     name = validation_phase(phase)
-    rows = [[f"{name} {part}", step + 1, value, rate] for part, value in found.items()]
-    return [[name, step + 1, mean, rate], *rows]
+    rows = [[f"{name} {part}", step, value, rate] for part, value in found.items()]
+    return [[name, step, max(found.values()), rate], *rows]
 
 
 def validation_phase(phase: str) -> str:
-    """Return the name of the rows that hold the mean validation loss of a phase."""
+    """Return the name of the rows that hold the loss by which the best of a phase is chosen."""
     return f"{phase} validation"
+
+
+def _keep_best(
+    folder: Path,
+    phase: str,
+    step: int,
+    average: ExponentialAverage,
+    rows: list[Row],
+    accelerator: Any,
+) -> None:
+    """Write the averaged weights beside the checkpoints if none were better so far."""
+    validated = [row[2] for row in rows if row[0] == validation_phase(phase)]
+    if accelerator.is_main_process and validated[-1] <= min(validated):
+        save_checkpoint(folder / BEST, Checkpoint(step, {}, average.shadow, {}, []))
+    accelerator.wait_for_everyone()
 
 
 def _keep(
     folder: Path,
-    phase: str,
     step: int,
     prepared: nn.Module,
     average: ExponentialAverage,
@@ -190,14 +207,10 @@ def _keep(
     rows: list[Row],
     accelerator: Any,
 ) -> None:
-    """Write a checkpoint from the main process; if it is the best so far, beside the last ones."""
+    """Write a checkpoint from the main process."""
     if accelerator.is_main_process:
         module = accelerator.unwrap_model(prepared)
         weights = {name: w for name, w in module.named_parameters() if w.requires_grad}
-        validated = [row[2] for row in rows if row[0] == validation_phase(phase)]
-        if validated and validated[-1] <= min(validated):
-            best = Checkpoint(step, {}, average.shadow, {}, [])
-            save_checkpoint(folder / BEST, best)
         state = optimizer.state_dict()
         save_checkpoint(folder, Checkpoint(step, weights, average.shadow, state, rows))
     accelerator.wait_for_everyone()

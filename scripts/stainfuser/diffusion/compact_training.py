@@ -1,0 +1,191 @@
+"""Train the compact diffusion model on recoloured tissue: autoencoder, latents, pixels.
+
+Everything a step needs is made once and stored: tiles with their starts and truths, and of each
+target the tokens and what the statistics say. A step then costs little more than the networks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from stainfuser.diffusion.checkpoints import fingerprint_weights
+from stainfuser.diffusion.compact_pairs import RecolouredPair, draw_pairs
+from stainfuser.diffusion.context import StainTarget, flatten_tokens, reduce_tokens
+from stainfuser.diffusion.denoiser_training import VALIDATION_BATCHES, TrainingData, train_denoiser
+from stainfuser.diffusion.encoding import encode_latents, to_range
+from stainfuser.diffusion.examples import ExampleBatch, StoredExamples
+from stainfuser.diffusion.head_data import TrainingImage
+from stainfuser.diffusion.operator_start import START, start_statistics
+from stainfuser.diffusion.optimization import OptimizationParameters, Row, optimize
+from stainfuser.diffusion.pairs import as_tensor
+from stainfuser.diffusion.pipeline import StainFuserPipeline
+from stainfuser.diffusion.sampling import class_labels
+from stainfuser.io.example_store import ExampleStore
+from stainfuser.logs import LOGGER
+from stainfuser.nn.stain_statistics import stain_statistics
+from stainfuser.seeds import generator
+
+# Examples drawn at a time.
+CHUNK = 8
+# Examples whose tiles give the principal components, and from which the decoder learns.
+COMPONENT_EXAMPLES, DECODER_EXAMPLES = 60, 200
+# Tiles of each kind that are held out to choose the best checkpoint by.
+HELD_OUT_TILES = 96
+
+
+@dataclass(frozen=True)
+class CompactData:
+    """Images to learn from, and others to choose the best checkpoint by."""
+
+    train: Sequence[TrainingImage]
+    held_out: Sequence[TrainingImage]
+
+
+@dataclass(frozen=True)
+class CompactOptions:
+    """`examples` tiles of `tile_px` px, learned from in batches of crops; see the configuration."""
+
+    examples: int
+    tile_px: int
+    batch_size: int
+    crop_px: int
+    label_dropout: float
+    autoencoder: OptimizationParameters
+    diffusion: OptimizationParameters
+    finetune: OptimizationParameters
+
+
+def train_compact(
+    pipeline: StainFuserPipeline,
+    data: CompactData,
+    options: CompactOptions,
+    accelerator: Any,
+    work_dir: Path,
+    seed: int,
+    key: str,
+) -> list[Row]:
+    """Train `pipeline`, assembled with a frozen operator head, in place; return all losses.
+
+    A killed run goes on from what is in `work_dir`. `key` is a fingerprint of images, head and
+    configuration: what the stored examples depend on.
+    """
+    rows = train_autoencoder(pipeline, data, options, accelerator, work_dir, seed)
+    with contextlib.ExitStack() as stack:
+        path = work_dir / "train.h5"
+        store = store_examples(pipeline, data.train, options, path, options.examples, seed, key)
+        stack.enter_context(store)
+        train = StoredExamples(
+            store,
+            seed=seed,
+            batch_size=options.batch_size,
+            crop_px=options.crop_px,
+            label_dropout=options.label_dropout,
+        )
+        held_out = {}
+        # Recolourings are new in both: the names say what else is.
+        for name, images in (("held_out_targets", data.train), ("held_out_both", data.held_out)):
+            path = work_dir / f"{name}.h5"
+            kept = store_examples(pipeline, images, options, path, HELD_OUT_TILES, seed, key)
+            stack.enter_context(kept)
+            held_out[name] = StoredExamples(
+                kept,
+                seed=seed,
+                batch_size=HELD_OUT_TILES // VALIDATION_BATCHES,
+                crop_px=options.crop_px,
+                augment=False,
+            )
+        phases = (options.diffusion, options.finetune)
+        rows += train_denoiser(
+            pipeline, TrainingData(train, held_out), phases, accelerator, work_dir, seed
+        )
+    return rows
+
+
+def train_autoencoder(
+    pipeline: StainFuserPipeline,
+    data: CompactData,
+    options: CompactOptions,
+    accelerator: Any,
+    work_dir: Path,
+    seed: int,
+) -> list[Row]:
+    """Set the linear part to the principal components of patches; the decoder learns the rest."""
+    vae, head = pipeline.vae, pipeline.operator_head
+
+    def tiles(count: int, purpose: str) -> Tensor:
+        pairs = draw_pairs(data.train, head, count, options.tile_px, seed, purpose)
+        return as_tensor([tile for pair in pairs for tile in (*pair.source, *pair.truth)])
+
+    kept = vae.set_principal_components(tiles(COMPONENT_EXAMPLES, "components") * 2.0 - 1.0)
+    vae.analysis.requires_grad_(False)
+    LOGGER.info("autoencoder: latents keep %.2f %% of the patches' variance", 100.0 * kept)
+    if options.autoencoder.steps == 0:
+        return []
+    pool = tiles(DECODER_EXAMPLES, "decoder")
+
+    def loss_of(module: nn.Module, step: int, micro: int) -> Tensor:
+        rng = generator(seed, "decoder", step, micro)
+        top, left = rng.integers(0, options.tile_px - options.crop_px + 1, 2)
+        batch = pool[rng.integers(0, len(pool), options.batch_size)]
+        batch = batch[..., top : top + options.crop_px, left : left + options.crop_px] * 2.0 - 1.0
+        batch = batch.to(accelerator.device)
+        error = module(batch) - batch
+        # Squares, because a few large errors are what is seen.
+        return (error.square() + 1e-4).sqrt().mean() + 10.0 * error.square().mean()
+
+    return optimize(vae, loss_of, options.autoencoder, accelerator, work_dir / "autoencoder")
+
+
+def store_examples(
+    pipeline: StainFuserPipeline,
+    images: Sequence[TrainingImage],
+    options: CompactOptions,
+    path: Path,
+    tiles: int,
+    seed: int,
+    key: str,
+) -> ExampleStore:
+    """Draw and encode examples until there are `tiles` tiles, or read those of the same `key`."""
+
+    def make(first: int) -> dict[str, NDArray]:
+        purpose = (path.stem, first)
+        head, tile_px = pipeline.operator_head, options.tile_px
+        pairs = draw_pairs(images, head, CHUNK, tile_px, seed, *purpose)
+        batches = [encode_pair(pipeline, pair).to_arrays() for pair in pairs]
+        return {name: np.concatenate([b[name] for b in batches]) for name in batches[0]}
+
+    contents = {"encoder": fingerprint_weights(pipeline.vae.analysis), "key": key}
+    return ExampleStore.filled(path, contents, tiles, make)
+
+
+@torch.no_grad()
+def encode_pair(pipeline: StainFuserPipeline, pair: RecolouredPair) -> ExampleBatch:
+    """Encode one example; its tiles share the target, and statistics as tiles of a slide do."""
+    device = pipeline.vae.device
+    shown = as_tensor(list(pair.target)).to(device)
+    latents = encode_latents(pipeline.vae, to_range(shown, pipeline.config.target_range))
+    tokens, bias = flatten_tokens(latents.float()).flatten(0, 1)[None], None
+    if pipeline.config.context_tokens is not None:
+        tokens, bias = reduce_tokens(tokens, pipeline.config.context_tokens)
+    target = StainTarget(tokens, bias, stain_statistics(shown).pooled())
+    source = as_tensor(list(pair.source)).to(device)
+    own = start_statistics(stain_statistics(source).pooled(), [pair.operator])
+    labels = class_labels(pipeline.unet, own, target, START)
+    count = len(pair.source)
+    return ExampleBatch(
+        source,
+        as_tensor(list(pair.start)),
+        as_tensor(list(pair.truth)),
+        tokens.expand(count, -1, -1),
+        None if bias is None else bias.expand(count, -1, -1),
+        None if labels is None else labels.expand(count, -1),
+    )
