@@ -44,9 +44,8 @@ def write_tiff_slide(
             kind = {"subfiletype": 1} if level else {}
             description = {"description": aperio} if aperio else {}
             step = 2**level
-            tiff.write(
-                rgb[::step, ::step], metadata=None, **common, **options, **kind, **description
-            )
+            given = {**common, **options, **kind, **description}
+            tiff.write(rgb[::step, ::step], metadata=None, **given)
     return path
 
 

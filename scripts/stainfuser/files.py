@@ -75,11 +75,24 @@ def exclusive_folder(folder: str | Path) -> Iterator[Path]:
     a dead process.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "lock", "w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            LOGGER.warning("%s: another process still works here; waiting for it.", folder.name)
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield folder
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        with open(folder / "lock", "w") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                LOGGER.warning("%s: another process works here; waiting for it.", folder.name)
+                fcntl.flock(handle, fcntl.LOCK_EX)
+            if not _is_file_at(handle.fileno(), folder / "lock"):
+                continue  # whoever held the folder has removed it: another one has to be held
+            yield folder
+            return
+
+
+def _is_file_at(handle: int, path: Path) -> bool:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return False
+    mine = os.fstat(handle)
+    return (found.st_dev, found.st_ino) == (mine.st_dev, mine.st_ino)

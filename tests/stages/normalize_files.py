@@ -50,12 +50,24 @@ class Case:
 
     def __init__(self, folder: Path, picture: np.ndarray, mpp: float = 0.5, **tiff) -> None:
         self.folder = folder
-        self.slide_path = write_tiff_slide(folder / "source.tiff", picture, mpp=mpp, **tiff)
+        self._name_files()
+        write_tiff_slide(self.slide_path, picture, mpp=mpp, **tiff)
         self.picture = picture
-        self.output_path = folder / "out" / "my slide.svs"
-        self.record_path = folder / "out" / "my slide.json"
-        self.work_dir = folder / "work" / "my slide"
         self._prepare(mpp)
+
+    @classmethod
+    def at(cls, folder: str) -> Case:
+        """Return the case that another process made in a folder; it knows no pixels."""
+        case = cls.__new__(cls)
+        case.folder = Path(folder)
+        case._name_files()
+        return case
+
+    def _name_files(self) -> None:
+        self.slide_path = self.folder / "source.tiff"
+        self.output_path = self.folder / "out" / "my slide.svs"
+        self.record_path = self.folder / "out" / "my slide.json"
+        self.work_dir = self.folder / "work" / "my slide"
 
     def _prepare(self, mpp: float) -> None:
         height, width = self.picture.shape[:2]

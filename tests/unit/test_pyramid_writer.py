@@ -190,29 +190,62 @@ def test_killed_at_any_moment_the_result_is_the_same(tmp_path, delay_s):
     assert (tmp_path / "a.svs").read_bytes() == whole.read_bytes()
 
 
-def test_resume_goes_on_behind_the_journal_and_repairs_the_tail(tmp_path):
+def break_file(path: Path, offset: int) -> None:
+    with open(path, "r+b") as handle:
+        handle.seek(offset, os.SEEK_END)
+        handle.write(b"broken")
+
+
+# What a crash may leave behind → blocks of 27 that are whole, 20 of them forced to disk.
+CRASHES = {
+    "nothing": (lambda work: None, 27),
+    "a torn line": (lambda work: os.truncate(work / "journal", -20 + size(work / "journal")), 26),
+    "half a line more": (lambda work: append(work / "journal", b"0000 {torn"), 27),
+    "bytes more": (lambda work: append(work / "slide.partial", b"garbage"), 27),
+    "bytes that never reached the disk": (lambda work: break_file(work / "slide.partial", -9), 26),
+    "a file cut short": (
+        lambda work: os.truncate(work / "slide.partial", size(work / "slide.partial") - 9),
+        26,
+    ),
+    "reduced pixels that never reached the disk": (lambda work: zero_raw(work), 22),
+}
+
+
+def size(path: Path) -> int:
+    return path.stat().st_size
+
+
+def append(path: Path, content: bytes) -> None:
+    with open(path, "ab") as handle:
+        handle.write(content)
+
+
+def zero_raw(work: Path) -> None:
+    """Lose the reduced pixels of block 22: row 3, column 4 of the blocks."""
+    for row in range(3 * 64, 4 * 64):
+        with open(work / "level1.raw", "r+b") as handle:
+            handle.seek(3 * (row * 375 + 4 * 64))
+            handle.write(bytes(3 * 64))
+
+
+@pytest.mark.parametrize("crash", CRASHES)
+def test_resume_goes_on_behind_the_last_whole_block(tmp_path, crash):
     rgb = textured(1500, 1250)
-    path, work = tmp_path / "a.svs", tmp_path / "work"
-    for cut in (b"", b"garbage", None):
-        with PyramidWriter(path, work, small_spec(), key="k") as writer:
-            write_blocks(writer, rgb, stop=25)
-            writer.sync()
-            write_blocks(writer, rgb, stop=2)  # not in the journal: lost
-        assert not path.exists()
-        with open(work / "slide.partial", "ab") as handle:
-            handle.write(cut or b"")
-        with open(work / "journal", "r+b") as handle:
-            handle.seek(-20 if cut is None else 0, os.SEEK_END)
-            handle.truncate() if cut is None else handle.write(b"0000 {torn")
-        with PyramidWriter(path, work, small_spec(), key="k", threads=2) as writer:
-            assert writer.blocks_done == (24 if cut is None else 25)
-            write_blocks(writer, rgb)
-            writer.finish()
-        with PyramidWriter(tmp_path / "b.svs", tmp_path / "w", small_spec(), key="k") as writer:
-            write_blocks(writer, rgb)
-            writer.finish()
-        assert path.read_bytes() == (tmp_path / "b.svs").read_bytes()
-        path.unlink()
+    damage, expected = CRASHES[crash]
+    with PyramidWriter(tmp_path / "b.svs", tmp_path / "w", small_spec(), key="k") as writer:
+        write_blocks(writer, rgb)
+        writer.finish()
+    work = tmp_path / "work"
+    with PyramidWriter(tmp_path / "a.svs", work, small_spec(), key="k") as writer:
+        write_blocks(writer, rgb, stop=20)
+        writer.sync()
+        write_blocks(writer, rgb, stop=7)
+    damage(work)
+    with PyramidWriter(tmp_path / "a.svs", work, small_spec(), key="k", threads=2) as writer:
+        assert writer.blocks_done == expected
+        write_blocks(writer, rgb)
+        writer.finish()
+    assert (tmp_path / "a.svs").read_bytes() == (tmp_path / "b.svs").read_bytes()
 
 
 @pytest.mark.parametrize("deleted", ["slide.partial", "level1.raw"])
@@ -316,16 +349,19 @@ def test_journal_keeps_whole_records_only(tmp_path):
     path = tmp_path / "journal"
     with Journal(path, "k") as journal:
         journal.add({"a": 1})
-        journal.flush()
-        journal.add({"a": 2})  # never flushed
+        journal.add({"a": 2})
+        journal.keep(1)
     with Journal(path, "k") as journal:
         assert journal.records == [{"a": 1}]
         journal.add({"a": 3})
-        journal.flush()
     content = path.read_bytes()
     path.write_bytes(content.replace(b'{"a":3}', b'{"a":4}'))
     with Journal(path, "k") as journal:
         assert journal.records == [{"a": 1}]
+        journal.keep(0)
+        journal.add({"a": 5})
+    with Journal(path, "k") as journal:
+        assert journal.records == [{"a": 5}]
     with Journal(path, "other") as journal:
         assert journal.records == []
 

@@ -2,6 +2,9 @@
 
 A text file of one record per line, each with its checksum; the first record holds the key. A line
 torn by a kill fails its checksum and ends the reading, so that at worst one block is done again.
+Lines reach the system one by one, and so survive the end of the process; only `sync` makes them
+survive the end of the machine, where what they speak of may be missing: whoever reads them has to
+look (`PyramidWriter` keeps checksums).
 """
 
 from __future__ import annotations
@@ -28,44 +31,44 @@ class Journal:
     Attributes
     ----------
     records
-        The intact records, in order. Those given to `add` count from the next `flush` on.
+        The intact records, in order.
     """
 
     def __init__(self, path: Path, key: str) -> None:
-        found, intact_bytes = _read_records(path)
-        resumed = bool(found) and found[0] == {"key": key}
-        self.records: list[Record] = found[1:] if resumed else []
-        self._pending: list[Record] = []
+        found = _read_records(path)
+        resumed = bool(found) and found[0][0] == {"key": key}
+        self.records: list[Record] = [record for record, _ in found[1:]] if resumed else []
+        self._ends = [end for _, end in found] if resumed else [0]
         self._handle = open(path, "ab")  # noqa: SIM115 - closed by close()
-        self._handle.truncate(intact_bytes if resumed else 0)
+        self._handle.truncate(self._ends[-1])
         if not resumed:
-            self._append([{"key": key}])
+            self._ends = []
+            self._append({"key": key})
+        self.sync()
 
     def add(self, record: Record) -> None:
-        """Remember a record; it is safe only after `flush`."""
-        self._pending.append(record)
+        """Append a record."""
+        self._append(record)
+        self.records.append(record)
 
-    def flush(self) -> None:
-        """Force the pending records to disk; what they speak of must be there already."""
-        pending, self._pending = self._pending, []
-        if pending:
-            self._append(pending)
-            self.records += pending
+    def keep(self, count: int) -> None:
+        """Forget all records but the first `count`."""
+        del self.records[count:], self._ends[count + 1 :]
+        self._handle.truncate(self._ends[-1])
+        self.sync()
 
-    def restart(self) -> None:
-        """Forget all records."""
-        key, *_ = _read_records(Path(self._handle.name))[0]
-        self._handle.truncate(0)
-        self.records, self._pending = [], []
-        self._append([key])
-
-    def _append(self, records: list[Record]) -> None:
-        self._handle.write(b"".join(map(_encode, records)))
-        self._handle.flush()
+    def sync(self) -> None:
+        """Force all records to disk; what they speak of should be there already."""
         os.fsync(self._handle.fileno())
 
+    def _append(self, record: Record) -> None:
+        line = _encode(record)
+        self._handle.write(line)
+        self._handle.flush()
+        self._ends.append((self._ends[-1] if self._ends else 0) + len(line))
+
     def close(self) -> None:
-        """Close the file; pending records are given up."""
+        """Close the file."""
         self._handle.close()
 
     def __enter__(self) -> Self:
@@ -80,15 +83,15 @@ def _encode(record: Record) -> bytes:
     return b"%08x %s\n" % (zlib.crc32(text), text)
 
 
-def _read_records(path: Path) -> tuple[list[Record], int]:
-    """Return the intact records and the number of bytes they take."""
-    records: list[Record] = []
-    intact_bytes = 0
+def _read_records(path: Path) -> list[tuple[Record, int]]:
+    """Return the intact records, each with the byte it ends before."""
+    records: list[tuple[Record, int]] = []
+    end = 0
     content = path.read_bytes() if path.exists() else b""
     for line in content.splitlines(keepends=True):
         checksum, _, text = line.rstrip(b"\n").partition(b" ")
         if not line.endswith(b"\n") or checksum != b"%08x" % zlib.crc32(text):
             break
-        records.append(json.loads(text))
-        intact_bytes += len(line)
-    return records, intact_bytes
+        end += len(line)
+        records.append((json.loads(text), end))
+    return records

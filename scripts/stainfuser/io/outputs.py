@@ -13,6 +13,13 @@ from pathlib import Path
 from stainfuser.errors import InputError
 from stainfuser.files import sync_file
 
+_FULL = ("the disk is full", "free some space")
+NO_ROOM = {
+    errno.ENOSPC: _FULL,
+    errno.EDQUOT: _FULL,
+    errno.EFBIG: ("a file may not become that large there", "raise the limit (ulimit -f)"),
+}
+
 
 def check_writable(folder: Path) -> None:
     """Create `folder` and make sure that files can be written there, before hours of work.
@@ -35,15 +42,14 @@ def check_writable(folder: Path) -> None:
 
 @contextlib.contextmanager
 def explain_full_disk(folder: Path) -> Iterator[None]:
-    """Turn a full disk or quota into one sentence for the user."""
+    """Turn a full disk, quota or limit into one sentence for the user."""
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in NO_ROOM:
             raise
-        raise InputError(
-            folder, "the disk is full", "free some space and run again: it goes on where it stopped"
-        ) from error
+        wrong, remedy = NO_ROOM[error.errno]
+        raise InputError(folder, wrong, f"{remedy} and run again: it goes on there") from error
 
 
 def move_into_place(finished: Path, final: Path) -> None:

@@ -12,6 +12,7 @@ import shutil
 import tempfile
 import threading
 import time
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -47,7 +48,8 @@ from stainfuser.io.slide_layout import (
 
 THUMBNAIL_PX = 1024
 ROWS_PER_STRIP = 16
-# Between two journal entries on disk; a kill costs at most this much work.
+# Between two times that work is forced to disk: the end of the machine costs at most this much. The
+# end of the process costs the block it was writing.
 SYNC_EVERY_S = 2.0
 
 
@@ -96,7 +98,7 @@ class PyramidWriter:
         self._tiles: list[dict[int, Place]] = [{} for _ in self._sizes_px]
         self._shared: dict[str, Place] = {}
         self._notes: list[Any] = []
-        self._end = HEADER_BYTES
+        self._end, self._crc = HEADER_BYTES, 0
         check_writable(self.path.parent)
         check_writable(self.work_dir)
         self._open(f"{key} {_layout_key(spec, self.blocks)}")
@@ -128,20 +130,23 @@ class PyramidWriter:
         sizes = [(block.height_px, block.width_px, channels) for channels in (3, 4)]
         if rgb.shape not in sizes or rgb.dtype != np.uint8:
             raise ValueError(f"block {block.index} has shape {rgb.shape}, type {rgb.dtype}")
-        known = set(self._shared)
+        known, self._crc = set(self._shared), 0
         with explain_full_disk(self.work_dir):
             tiles = self._append_block(block.x_px, block.y_px, rgb)
             shared = {name: self._shared[name] for name in self._shared if name not in known}
-            self._journal.add({"end": self._end, "tiles": tiles, "shared": shared, "note": note})
+            record = {"end": self._end, "tiles": tiles, "shared": shared, "note": note}
+            checksums = [self._crc, self._raw_checksum(block)]
+            self._journal.add({**record, "checksums": checksums})
             self._notes.append(note)
             if time.monotonic() - self._synced_s > SYNC_EVERY_S:
                 self.sync()
 
     def sync(self) -> None:
-        """Force all blocks written so far to disk and note them in the journal."""
+        """Force all blocks written so far to disk, and note in the journal that they are there."""
         os.fsync(self._file)
         self._raw.sync()
-        self._journal.flush()
+        self._journal.add({"synced": self.blocks_done})
+        self._journal.sync()
         self._synced_s = time.monotonic()
 
     def finish(self) -> None:
@@ -163,7 +168,7 @@ class PyramidWriter:
         shutil.rmtree(self.work_dir)
 
     def close(self) -> None:
-        """Stop; what is not in the journal yet is done again by the next writer."""
+        """Stop; the next writer goes on behind the last block."""
         if self._file < 0:
             return
         self._pool.shutdown(cancel_futures=True)
@@ -184,27 +189,53 @@ class PyramidWriter:
         raw_path = self._raw_path(self._direct_levels)
         size = self._partial.stat().st_size if self._partial.exists() and raw_path.exists() else 0
         self._journal = Journal(self.work_dir / "journal", key)
-        if self._journal.records and size < self._journal.records[-1]["end"]:
-            self._journal.restart()  # somebody deleted or cut the work files
-        for record in self._journal.records:
-            self._take_over(record)
         self._file = os.open(self._partial, os.O_RDWR | os.O_CREAT, 0o666)
+        self._raw = RawLevel(raw_path, *self._sizes_px[self._direct_levels])
+        self._take_over(size)
         os.ftruncate(self._file, self._end)
         os.pwrite(self._file, encode_header(0), 0)
-        self._raw = RawLevel(raw_path, *self._sizes_px[self._direct_levels])
+
+    def _take_over(self, size: int) -> None:
+        """Go through the journal; `size` is that of the unfinished file.
+
+        Blocks noted before the last sync are on disk, whatever happened. Those after it are there
+        if only the process died; after the end of the machine they have to be looked at.
+        """
+        records = self._journal.records
+        synced = max((i for i, record in enumerate(records) if "synced" in record), default=-1)
+        ends = [record["end"] for record in records[: synced + 1] if "end" in record]
+        if max(ends, default=0) > size:
+            self._journal.keep(0)  # somebody deleted or cut the work files
+        for number, record in enumerate(list(self._journal.records)):
+            if "synced" in record:
+                continue
+            if number > synced and not self._is_intact(record):
+                self._journal.keep(number)
+                return
+            for level, tiles in enumerate(record["tiles"]):
+                self._tiles[level].update({i: (at, count) for i, at, count in tiles})
+            self._shared.update({name: tuple(place) for name, place in record["shared"].items()})
+            self._notes.append(record["note"])
+            self._end = record["end"]
+
+    def _is_intact(self, record: Record) -> bool:
+        """Return whether the files hold what the record of the next block says."""
+        content = os.pread(self._file, max(0, record["end"] - self._end), self._end)
+        block = self.blocks[self.blocks_done]
+        return record["checksums"] == [zlib.crc32(content), self._raw_checksum(block)]
+
+    def _raw_checksum(self, block: Block) -> int:
+        """Return the checksum of a block's part of the level that is kept raw."""
+        shrink = STEP**self._direct_levels
+        sides = (block.x_px, block.y_px, block.width_px, block.height_px)
+        return self._raw.checksum(*(side // shrink for side in sides))
 
     def _raw_path(self, level: int) -> Path:
         return self.work_dir / f"level{level}.raw"
 
-    def _take_over(self, record: Record) -> None:
-        for level, tiles in enumerate(record["tiles"]):
-            self._tiles[level].update({number: (at, count) for number, at, count in tiles})
-        self._shared.update({name: tuple(place) for name, place in record["shared"].items()})
-        self._notes.append(record["note"])
-        self._end = record["end"]
-
     def _append(self, content: bytes) -> Place:
         place = (self._end, len(content))
+        self._crc = zlib.crc32(content, self._crc)
         view = memoryview(content)
         while view:
             written = os.pwrite(self._file, view, self._end)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,15 @@ class RawLevel:
         rows = min(stop_px, self.height_px) - start_px
         raw = os.pread(self._handle, 3 * rows * self.width_px, 3 * start_px * self.width_px)
         return np.frombuffer(raw, np.uint8).reshape(rows, self.width_px, 3)
+
+    def checksum(self, x_px: int, y_px: int, width_px: int, height_px: int) -> int:
+        """Return a checksum of a piece as it lies in the file, clipped to the picture."""
+        width_px = max(0, min(width_px, self.width_px - x_px))
+        checksum = 0
+        for row in range(y_px, min(y_px + height_px, self.height_px)):
+            start = 3 * (row * self.width_px + x_px)
+            checksum = zlib.crc32(os.pread(self._handle, 3 * width_px, start), checksum)
+        return checksum
 
     def sync(self) -> None:
         """Force the pixels to disk."""

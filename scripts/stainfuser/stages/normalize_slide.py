@@ -24,7 +24,13 @@ from stainfuser.diffusion.rendering import Renderer
 from stainfuser.diffusion.slide_view import SlideView, choose_plane_mpp, draw_tiles
 from stainfuser.diffusion.stage_model import StageModel
 from stainfuser.errors import SlideError
-from stainfuser.files import read_json, sha256_content, sha256_file, write_json
+from stainfuser.files import (
+    exclusive_folder,
+    read_json,
+    sha256_content,
+    sha256_file,
+    write_json,
+)
 from stainfuser.io.filling_reader import FillingReader
 from stainfuser.io.images import read_image
 from stainfuser.io.masks import read_mask
@@ -144,16 +150,15 @@ def normalize_slide(
         target_sha256=sha256_file(target_path),
         model_sha256=fingerprint_model(model_dir),
     )
-    try:
-        state = file_state(job.slide_path)
-        key = sha256_content([stamp, job.probe["mpp"], state])
-        run_dir = _enter_run_dir(Path(work_dir), key)
-        holes = job.write(Path(output_path), run_dir, stamp)
-        write_json(record_path, job.describe(Path(target_path).stem, holes, stamp))
-    except SlideError:
-        shutil.rmtree(work_dir)  # only another source can help, and then nothing of this
-        raise
-    shutil.rmtree(work_dir)
+    with exclusive_folder(work_dir):
+        try:
+            key = sha256_content([stamp, job.probe["mpp"], file_state(job.slide_path)])
+            holes = job.write(Path(output_path), _enter_run_dir(Path(work_dir), key), stamp)
+            write_json(record_path, job.describe(Path(target_path).stem, holes, stamp))
+        except SlideError:
+            shutil.rmtree(work_dir)  # only another source can help, and then nothing of this
+            raise
+        shutil.rmtree(work_dir)
 
 
 @dataclass
@@ -317,7 +322,7 @@ def _enter_run_dir(work_dir: Path, key: str) -> Path:
     """Return the work folder of this key and delete those of other inputs or settings."""
     run_dir = work_dir / key[:16]
     for other in work_dir.iterdir():
-        if other != run_dir:
+        if other not in (run_dir, work_dir / "lock"):
             shutil.rmtree(other) if other.is_dir() else other.unlink()
     run_dir.mkdir(exist_ok=True)
     return run_dir
