@@ -16,7 +16,7 @@ from PIL import Image
 
 from evaluation_files import Cohort, make_cohort
 from slide_files import tissue_picture
-from stainfuser.files import write_json
+from stainfuser.files import read_json, write_json
 from stainfuser.io.images import write_image
 from stainfuser.stages import render_report as stage
 
@@ -246,6 +246,16 @@ def test_damaged_pictures_and_records_do_not_matter(options, tmp_path):
     options["record_paths"] = [*options["record_paths"], tmp_path / "record.json"]
     options["target_paths"] = [*options["target_paths"], tmp_path / "target.png"]
     assert len(render(options).all("input")) == 4
+
+
+def test_confidence_and_remarks_stand_beside_every_result(options, cohort, tmp_path):
+    record = read_json(cohort.record_paths[0])
+    said = {"confidence": 0.4321, "remarks": ["the source shows hardly any nuclei"]}
+    head = {"operator_from": "head", "residual": None, "head": {"expected_de": 7.77}}
+    doubtful = tmp_path / "doubtful.json"
+    write_json(doubtful, {**record, **said, **head})
+    page = render({**options, "record_paths": [doubtful], "report_path": tmp_path / "report.html"})
+    assert page.says("0.43") and page.says("hardly any nuclei") and page.says("7.8")
 
 
 def test_a_large_cohort_shows_its_most_doubtful_slides(options, cohort, tmp_path):

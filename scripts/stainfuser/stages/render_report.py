@@ -204,9 +204,15 @@ def _most_doubtful(records: Sequence[Record], most: int) -> list[Record]:
     return [slides[i] for i in sorted(ranked[:most])]
 
 
+def _confidence(record: Record) -> float | None:
+    """Return how sure the operator head was; of an image set, of its most doubtful image."""
+    known = [part.get("confidence") for part in record.get("images", [record])]
+    return min((value for value in known if value is not None), default=None)
+
+
 def _doubt(record: Record) -> tuple[float, float]:
     """Return how doubtful a slide is: low confidence first, then residual or expected error."""
-    confidence = record.get("confidence")
+    confidence = _confidence(record)
     expected = (record.get("head") or {}).get("expected_de") or 0.0
     residual = (record.get("residual") or {}).get("median_de") or expected
     return 1.0 - (1.0 if confidence is None else confidence), residual
@@ -297,6 +303,7 @@ def _render(content: dict[str, Any]) -> str:
     )
     environment.filters["duration"] = duration
     environment.filters["mode"] = _mode
+    environment.filters["confidence"] = _confidence
     template = environment.get_template("index.html.j2")
     return template.render(**content, validation_metrics=list(VALIDATION_METRICS.values()))
 
