@@ -38,6 +38,8 @@ LOSS_WEIGHTS = {
     "log_error": 0.05,
     "sameness": 2.0,
 }
+# Of a pixel in the colour difference, by its weak label: glass, nuclei, other tissue.
+LABEL_WEIGHTS = (0.5, 3.0, 1.0)
 # Gradient correlation with the source below which an operator is punished.
 WANTED_STRUCTURE = 0.985
 # Labels are taken at the resolution of the classes.
@@ -98,8 +100,13 @@ def head_losses(head: OperatorHead, batch: HeadBatch) -> dict[str, Tensor]:
     target, seen_target = head.statistics(_channels_first(batch.target))
     usable = batch.is_he.prod(dim=1)
     grid = (slice(None), slice(None), *[slice(None, None, COLOUR_STEP)] * 2)
-    there = _match_losses(head.match(source, target), batch.source[grid], batch.truth, usable)
-    back = _match_losses(head.match(target, source), batch.target[grid], batch.other[grid], usable)
+    there, back = (
+        _match_losses(match, sampled[grid], truth, _pixel_weights(labels[grid]), usable)
+        for match, sampled, truth, labels in (
+            (head.match(source, target), batch.source, batch.truth, batch.source_labels),
+            (head.match(target, source), batch.target, batch.other[grid], batch.target_labels),
+        )
+    )
     recognized = head.recognize(_channels_first(batch.other), seen)
     he = torch.stack([head.he_logit(side) for side in (source, target)], dim=1)
     losses = {name: (value + back[name]) / 2 for name, value in there.items()} | {
@@ -114,8 +121,14 @@ def head_losses(head: OperatorHead, batch: HeadBatch) -> dict[str, Tensor]:
     return losses
 
 
+def _pixel_weights(labels: Tensor) -> Tensor:
+    """Return (B, n, h, w) weights, mean 1: a few nuclei decide whether tissue can be read."""
+    weights = labels.new_tensor(LABEL_WEIGHTS, dtype=torch.float32)[labels]
+    return weights / weights.mean(dim=(1, 2, 3), keepdim=True)
+
+
 def _match_losses(
-    match: Match, sampled: Tensor, truth: Tensor, usable: Tensor
+    match: Match, sampled: Tensor, truth: Tensor, weights: Tensor, usable: Tensor
 ) -> dict[str, Tensor]:
     """Return the losses of one direction, on (B, n, h, w, 3) pixels and what they should become."""
     result = apply_relative_operator(match.relative, match.white, sampled)
@@ -123,7 +136,7 @@ def _match_losses(
     error = square.detach().clamp(min=1e-6).sqrt().mean(dim=(1, 2, 3))
     return {
         # Smooth at zero: the last half unit of error is below what anyone sees.
-        "colour": _mean((square + 0.25).sqrt().mean(dim=(1, 2, 3)), usable),
+        "colour": _mean((weights * (square + 0.25).sqrt()).mean(dim=(1, 2, 3)), usable),
         "rgb": _mean((result - truth).abs().mean(dim=(1, 2, 3, 4)), usable),
         "structure": _mean(F.relu(WANTED_STRUCTURE - structure(result, sampled)), usable),
         "log_error": _mean((match.log_error - error.log()).square(), usable),

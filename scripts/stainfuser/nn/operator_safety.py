@@ -24,7 +24,7 @@ from stainfuser.nn.operator_solve import (
 # Confidence below which nothing is changed, and above which the operator is used as it is.
 NO_CONFIDENCE, FULL_CONFIDENCE = 0.8, 0.93
 # Least expected gradient correlation with the source.
-MIN_STRUCTURE = 0.975
+MIN_STRUCTURE = 0.966
 SHRINKING_STEPS = 20
 # `stain.operators.ColourOperator` trusts colours within so many deviations of the centre; classes
 # above this share of the pixels must be.
