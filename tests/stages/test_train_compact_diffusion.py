@@ -80,7 +80,7 @@ def collection(tmp_path_factory):
 
 def run(out, collection, head, **changes):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stage, "draw_phantoms", lambda tile_px, seed: [])
+        patch.setattr(stage, "draw_sections", lambda count, seed, split: [])
         patch.setattr(compact_training, "HELD_OUT_TILES", 4)
         patch.setattr(compact_training, "COMPONENT_EXAMPLES", 4)
         patch.setattr(compact_training, "DECODER_EXAMPLES", 2)

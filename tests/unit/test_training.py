@@ -136,12 +136,14 @@ def test_the_best_checkpoint_is_what_is_left(tmp_path):
     def validate(module):
         step = next(steps)
         kept[step] = module.weight.detach().clone()
-        return {"tissue": 0.5, "stain": found[step]}
+        return {"tissue": found[step] / 4, "stain": found[step] * 2 if step else 12.0}
 
     module, rows = run(tmp_path, validate=validate)
     assert torch.equal(module.weight, kept[8])
-    assert [row[2] for row in rows if row[0] == "diffusion validation"] == [4.0, 3.0, 1.0, 2.0]
-    assert [row[2] for row in rows if row[0] == "diffusion validation tissue"] == [0.5] * 4
+    # Of 1 and 12 at first, and relative to that.
+    assert [row[2] for row in rows if row[0] == "diffusion validation"] == [1.0, 0.75, 0.25, 0.5]
+    losses = [row[2] for row in rows if row[0] == "diffusion validation tissue"]
+    assert losses == [1.0, 0.75, 0.25, 0.5]
 
 
 def test_training_that_only_makes_worse_leaves_the_first_weights(tmp_path):

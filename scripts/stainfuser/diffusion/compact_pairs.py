@@ -98,24 +98,39 @@ def _rendered(example: Example, head: Any, rng: np.random.Generator) -> Recolour
     other = first(_with_noise(example.target, rng))[0]
     truth = _to_uint8(_recoloured(source, example.source_labels, maps))
     target = _to_uint8(_recoloured(other, example.target_labels, maps))
-    source_px = _to_uint8(source)
-    if gradient_correlation(_row(source_px), _row(truth)) < MIN_STRUCTURE:
+    return finished_pair(
+        _to_uint8(source), truth, target, head, rng, directions=example.image.directions
+    )
+
+
+def finished_pair(
+    source: Tiles,
+    truth: Tiles,
+    target: Tiles,
+    head: Any,
+    rng: np.random.Generator,
+    directions: NDArray[np.floating] | None = None,
+) -> RecolouredPair | None:
+    """Give source, truth and target the head's start, or return None where tissue lost structure.
+
+    `directions` are the stain directions by which one side now and then becomes something that is
+    not H&E.
+    """
+    if gradient_correlation(_row(source), _row(truth)) < MIN_STRUCTURE:
         return None
-    is_he = rng.random() >= NOT_HE_SHARE
-    if not is_he:
-        directions = example.image.directions
-        if rng.integers(2):
-            source_px, _ = draw_not_he(source_px, directions, rng)
-        else:
-            target, _ = draw_not_he(target, directions, rng)
+    is_he = directions is None or rng.random() >= NOT_HE_SHARE
+    if not is_he and rng.integers(2):
+        source, _ = draw_not_he(source, directions, rng)
+    elif not is_he:
+        target, _ = draw_not_he(target, directions, rng)
     seen = target[:1] if rng.random() < PARTIAL_VIEW_SHARE else target
-    operator = find_operator(head, list(source_px), head.summarise(list(seen)))
+    operator = find_operator(head, list(source), head.summarise(list(seen)))
     if is_he and rng.random() < STRAYING_SHARE:
         operator = _strayed(operator, rng)
     table = operator.lookup_table()
-    start = np.stack([apply_lookup_table(tile, table) for tile in source_px])
-    truth = _glass_kept(truth, start, source_px, operator) if is_he else start
-    return RecolouredPair(source_px, start, truth, target, operator)
+    start = np.stack([apply_lookup_table(tile, table) for tile in source])
+    truth = _glass_kept(truth, start, source, operator) if is_he else start
+    return RecolouredPair(source, start, truth, target, operator)
 
 
 def _strayed(operator: ColourOperator, rng: np.random.Generator) -> ColourOperator:

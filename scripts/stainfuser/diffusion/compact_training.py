@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from stainfuser.diffusion.checkpoints import fingerprint_weights
 from stainfuser.diffusion.compact_pairs import RecolouredPair, draw_pairs
+from stainfuser.diffusion.compact_phantoms import draw_phantom_pair
 from stainfuser.diffusion.context import StainTarget, flatten_tokens, reduce_tokens
 from stainfuser.diffusion.denoiser_training import VALIDATION_BATCHES, TrainingData, train_denoiser
 from stainfuser.diffusion.encoding import encode_latents, to_range
@@ -33,7 +34,12 @@ from stainfuser.io.example_store import ExampleStore
 from stainfuser.logs import LOGGER
 from stainfuser.nn.stain_statistics import stain_statistics
 from stainfuser.seeds import generator
+from stainfuser.stain.phantom_tissue import Section
 
+Pairs = list[RecolouredPair]
+
+# Fraction of the examples that are phantoms.
+PHANTOM_SHARE = 0.4
 # Examples drawn at a time.
 CHUNK = 8
 # Examples whose tiles give the principal components, and from which the decoder learns.
@@ -43,11 +49,30 @@ HELD_OUT_TILES = 96
 
 
 @dataclass(frozen=True)
-class CompactData:
-    """Images to learn from, and others to choose the best checkpoint by."""
+class Tissue:
+    """Real `images`, which are recoloured, and phantom `sections`, which are stained twice."""
 
-    train: Sequence[TrainingImage]
-    held_out: Sequence[TrainingImage]
+    images: Sequence[TrainingImage]
+    sections: list[Section]
+
+    def draw(self, head: Any, count: int, tile_px: int, seed: int, *purpose: object) -> Pairs:
+        """Draw `count` examples; they depend on `seed` and `purpose` alone."""
+        rng = generator(seed, "compact_tissue", *purpose)
+        phantoms = int(rng.binomial(count, PHANTOM_SHARE)) if self.sections else 0
+        phantoms = count if not self.images else phantoms
+        pairs = draw_pairs(self.images, head, count - phantoms, tile_px, seed, *purpose)
+        while len(pairs) < count:
+            pair = draw_phantom_pair(self.sections, head, tile_px, rng)
+            pairs += [] if pair is None else [pair]
+        return pairs
+
+
+@dataclass(frozen=True)
+class CompactData:
+    """Tissue to learn from, and other tissue to choose the best checkpoint by."""
+
+    train: Tissue
+    held_out: Tissue
 
 
 @dataclass(frozen=True)
@@ -91,10 +116,17 @@ def train_compact(
             label_dropout=options.label_dropout,
         )
         held_out = {}
-        # Recolourings are new in both: the names say what else is.
-        for name, images in (("held_out_targets", data.train), ("held_out_both", data.held_out)):
+        # Recolourings and laboratories are new in all: the names say what else is.
+        parts = {
+            "held_out_targets": data.train,
+            "held_out_both": Tissue(data.held_out.images, []),
+            "phantoms": Tissue([], data.held_out.sections),
+        }
+        for name, tissue in parts.items():
+            if not tissue.images and not tissue.sections:
+                continue
             path = work_dir / f"{name}.h5"
-            kept = store_examples(pipeline, images, options, path, HELD_OUT_TILES, seed, key)
+            kept = store_examples(pipeline, tissue, options, path, HELD_OUT_TILES, seed, key)
             stack.enter_context(kept)
             held_out[name] = StoredExamples(
                 kept,
@@ -122,7 +154,7 @@ def train_autoencoder(
     vae, head = pipeline.vae, pipeline.operator_head
 
     def tiles(count: int, purpose: str) -> Tensor:
-        pairs = draw_pairs(data.train, head, count, options.tile_px, seed, purpose)
+        pairs = data.train.draw(head, count, options.tile_px, seed, purpose)
         return as_tensor([tile for pair in pairs for tile in (*pair.source, *pair.truth)])
 
     kept = vae.set_principal_components(tiles(COMPONENT_EXAMPLES, "components") * 2.0 - 1.0)
@@ -147,7 +179,7 @@ def train_autoencoder(
 
 def store_examples(
     pipeline: StainFuserPipeline,
-    images: Sequence[TrainingImage],
+    tissue: Tissue,
     options: CompactOptions,
     path: Path,
     tiles: int,
@@ -159,7 +191,7 @@ def store_examples(
     def make(first: int) -> dict[str, NDArray]:
         purpose = (path.stem, first)
         head, tile_px = pipeline.operator_head, options.tile_px
-        pairs = draw_pairs(images, head, CHUNK, tile_px, seed, *purpose)
+        pairs = tissue.draw(head, CHUNK, tile_px, seed, *purpose)
         batches = [encode_pair(pipeline, pair).to_arrays() for pair in pairs]
         return {name: np.concatenate([b[name] for b in batches]) for name in batches[0]}
 

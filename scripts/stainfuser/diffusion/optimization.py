@@ -22,7 +22,7 @@ BEST = "best"
 Row = list[Any]
 """phase, step, loss, learning rate."""
 Validate = Callable[[nn.Module], dict[str, float]]
-"""Losses on examples kept out of training, by what is new in them; the largest chooses the best."""
+"""Losses on examples kept out of training, by what is new in them."""
 
 
 @dataclass(frozen=True)
@@ -73,14 +73,15 @@ def optimize(
         Where checkpoints are kept; the newest one is continued.
     validate
         Called with the averaged weights before the first step and at every checkpoint. The module
-        is left with the weights whose largest loss is least, the first ones included, so that
-        training never makes it worse; without `validate`, with the last ones.
+        is left with the weights for which the least improved of these losses has improved most
+        since the first step; where any only got worse, with the first weights. Without `validate`,
+        with the last ones.
 
     Returns
     -------
     list of rows (phase, step, loss, learning rate), all steps since the very first. What
-    `validate` found stands in rows of phase "<phase> validation" (the largest) and
-    "<phase> validation <name>".
+    `validate` found stands in rows of phase "<phase> validation <name>"; "<phase> validation" is
+    the largest of them relative to what they were before the first step.
 
     Raises
     ------
@@ -97,7 +98,7 @@ def optimize(
     prepared, optimizer = accelerator.prepare(module, optimizer)
     phase = parameters.phase
     if validate is not None and first == 0:
-        rows += _validation_rows(prepared, validate, average, phase, 0, 0.0, accelerator)
+        rows += _validation_rows(prepared, validate, average, phase, 0, 0.0, accelerator, rows)
         _keep_best(folder, phase, 0, average, rows, accelerator)
     steps = range(first, parameters.steps)
     for step in progress(steps, parameters.phase, total=parameters.steps, initial=first):
@@ -109,7 +110,7 @@ def optimize(
         if (step + 1) % parameters.checkpoint_steps == 0 or is_last:
             if validate is not None:
                 rows += _validation_rows(
-                    prepared, validate, average, phase, step + 1, rate, accelerator
+                    prepared, validate, average, phase, step + 1, rate, accelerator, rows
                 )
                 _keep_best(folder, phase, step + 1, average, rows, accelerator)
             _keep(folder, step + 1, prepared, average, optimizer, rows, accelerator)
@@ -169,13 +170,16 @@ def _validation_rows(
     step: int,
     rate: float,
     accelerator: Any,
+    known: list[Row],
 ) -> list[Row]:
     module = accelerator.unwrap_model(prepared)
     with average.applied(module), torch.no_grad():
         found = validate(module)
     name = validation_phase(phase)
     rows = [[f"{name} {part}", step, value, rate] for part, value in found.items()]
-    return [[name, step, max(found.values()), rate], *rows]
+    first = {row[0]: row[2] for row in known if row[1] == 0}
+    relative = max(row[2] / max(first.get(row[0], row[2]), 1e-9) for row in rows)
+    return [[name, step, relative, rate], *rows]
 
 
 def validation_phase(phase: str) -> str:

@@ -13,14 +13,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stainfuser.diffusion.assemble import compact_pipeline
-from stainfuser.diffusion.compact_training import CompactData, CompactOptions, train_compact
+from stainfuser.diffusion.compact_phantoms import draw_sections
+from stainfuser.diffusion.compact_training import (
+    CompactData,
+    CompactOptions,
+    Tissue,
+    train_compact,
+)
 from stainfuser.diffusion.compact_validation import (
     compare_modes,
     render_tasks,
     round_trip_psnr,
 )
 from stainfuser.diffusion.head_data import prepare_image
-from stainfuser.diffusion.head_phantoms import draw_phantoms
 from stainfuser.diffusion.loading import fingerprint_model
 from stainfuser.diffusion.operator_mode import load_head
 from stainfuser.diffusion.operator_start import START
@@ -44,6 +49,8 @@ from stainfuser.stamps import make_stamp
 # What this stage writes into a model's folder, beside an operator head.
 PARTS = ("vae", "unet", "controlnet", "scheduler", "model_index.json")
 MAX_GRADIENT_NORM = 1.0
+# Phantom sections to learn from, and to choose the best checkpoint by.
+SECTIONS, HELD_OUT_SECTIONS = 10, 2
 # Tiles are seen at many scales; rendering is asked for at the one in the middle, um per px.
 MPP = 0.5
 # Parameters of the stage that are no keys of the configuration section.
@@ -132,9 +139,13 @@ def train_compact_diffusion(
     entries = read_split_table(split_path)
     with exclusive_folder(work_dir), reproducible(threads):
         data = CompactData(
-            _images(images_dir, entries, "train", tile_px, split_path)
-            + draw_phantoms(tile_px, seed),
-            _images(images_dir, entries, "validation", tile_px, split_path),
+            *(
+                Tissue(
+                    _images(images_dir, entries, split, tile_px, split_path),
+                    draw_sections(count, seed, split),
+                )
+                for split, count in (("train", SECTIONS), ("validation", HELD_OUT_SECTIONS))
+            )
         )
         pipeline = _assemble(options, head_dir, seed)
         key = sha256_content({**stamp, "threads": threads})
