@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 CORES ?= all
 IMAGES ?= $(or $(STAINFUSER_SHARED_DATA),../shared/data)
 
-.PHONY: demo benchmark-slides benchmark-model test test-fast lint format environment
+.PHONY: demo benchmark-slides benchmark-model test test-fast test-damage lint format environment
 
 ## demo: set up what is missing, then run the whole chain on the synthetic cohort
 demo: $(VENV)/.installed
@@ -32,6 +32,10 @@ test: $(VENV)/.installed-dev
 ## test-fast: the unit tests alone
 test-fast: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest tests/unit tests/stages tests/test_architecture.py
+
+## test-damage: 200 damaged copies of slides through the chain (minutes)
+test-damage: $(VENV)/.installed-dev
+	STAINFUSER_DAMAGED_COPIES=200 $(BIN)/python -m pytest tests/stages/test_damaged_slides.py -s
 
 ## lint: what the continuous integration checks
 lint: $(VENV)/.installed-dev
