@@ -17,6 +17,8 @@ from safetensors.torch import load_file
 from stainfuser.diffusion import pair_sampler
 from stainfuser.diffusion.pipeline import StainFuserPipeline
 from stainfuser.errors import ConfigError, InputError, TrainingError
+from stainfuser.nn.class_matcher import OperatorHeadParams
+from stainfuser.nn.operator_head import OperatorHead
 from stainfuser.stages import train_normalizer as stage
 
 OPTIONS = dict(
@@ -274,6 +276,75 @@ def test_mixed_precision_trains(pairs, tmp_path):
     assert pipeline.unet.dtype == torch.float32
 
 
+@pytest.fixture(scope="module")
+def head_model(tmp_path_factory):
+    """Return a model folder that holds nothing but a small operator head."""
+    folder = tmp_path_factory.mktemp("head")
+    torch.manual_seed(0)
+    head = OperatorHead(OperatorHeadParams(6, (8, 8, 16), 8, 16, 1, 2, 64))
+    head.save_pretrained(folder / "operator_head")
+    return folder
+
+
+def test_examples_from_an_operator_head_are_stored_and_resumed(pairs, head_model, tmp_path):
+    options = dict(
+        start="operator_head",
+        operator_head=str(head_model),
+        stored_examples=5,
+        finetune_steps=2,
+        steps=2,
+    )
+    train(tmp_path / "whole", pairs, **options)
+    plain = pair_sampler.PairSampler.draw
+    calls = iter(range(1000))
+
+    def dying(self, step, stream=0):
+        if next(calls) == 2:
+            raise KeyboardInterrupt
+        return plain(self, step, stream)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pair_sampler.PairSampler, "draw", dying)
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path / "killed", pairs, **options)
+    train(tmp_path / "killed", pairs, **options)
+    assert products(tmp_path / "killed") == products(tmp_path / "whole")
+    pipeline = StainFuserPipeline.from_pretrained(tmp_path / "whole" / "model")
+    assert pipeline.operator_head is not None
+    assert pipeline.config.start == "operator_head"
+
+
+@pytest.mark.parametrize(("rate", "saved"), [(0.02, "trained"), (0.0, "trained")])
+def test_going_on_from_a_model_keeps_what_it_is(pairs, trained, tmp_path, rate, saved):
+    model = trained / "model"
+    train(tmp_path, pairs, initial_model=str(model), learning_rate=rate, channels=[64, 64], steps=4)
+    content = json.loads((tmp_path / "validation.json").read_text())
+    assert content["saved"] == saved
+    before, after = (
+        load_file(folder / "vae" / "diffusion_pytorch_model.safetensors")
+        for folder in (model, tmp_path / "model")
+    )
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    losses = (tmp_path / "losses.csv").read_text()
+    assert "autoencoder" not in losses and "diffusion validation" in losses
+
+
+def test_training_that_makes_a_model_worse_saves_the_model_it_began_with(
+    pairs, trained, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(stage, "better_arm", lambda scores: "untrained")
+    train(tmp_path, pairs, initial_model=str(trained / "model"), steps=2, learning_rate=0.02)
+    assert json.loads((tmp_path / "validation.json").read_text())["saved"] == "untrained"
+    name = "unet/diffusion_pytorch_model.safetensors"
+    before, after = (load_file(f / "model" / name) for f in (trained, tmp_path))
+    assert all(torch.equal(before[key], after[key]) for key in before)
+
+
+def test_a_model_without_a_diffusion_part_cannot_be_trained(pairs, head_model, tmp_path):
+    with pytest.raises(ConfigError, match="no diffusion part"):
+        train(tmp_path, pairs, initial_model=str(head_model))
+
+
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
@@ -286,6 +357,9 @@ def test_mixed_precision_trains(pairs, tmp_path):
         ({"channels": [16]}, "train.channels"),
         ({"latent_channels": 49}, "train.latent_channels"),
         ({"held_out_source_fraction": 1.0}, "train.held_out_source_fraction"),
+        ({"finetune_steps": -1}, "train.finetune_steps"),
+        ({"objective": "epsilon", "finetune_steps": 2}, "train.finetune_steps"),
+        ({"start": "operator_head"}, "train.start: operator_head needs an operator head"),
     ],
 )
 def test_bad_options_are_named(pairs, tmp_path, changes, says):
