@@ -19,9 +19,10 @@ from stainfuser.diffusion.loading import fingerprint_model, load_pipeline
 from stainfuser.diffusion.normalize_options import NormalizeOptions
 from stainfuser.diffusion.painting import SlidePainter, paint_slide
 from stainfuser.diffusion.planned_change import PlannedChange
-from stainfuser.diffusion.planning import Plan, Sample
+from stainfuser.diffusion.planning import Plan
 from stainfuser.diffusion.rendering import Renderer
-from stainfuser.diffusion.slide_view import SlideView, choose_plane_mpp, draw_tiles
+from stainfuser.diffusion.slide_planning import MaskedSlide
+from stainfuser.diffusion.slide_view import SlideView
 from stainfuser.diffusion.stage_model import StageModel
 from stainfuser.errors import SlideError
 from stainfuser.files import (
@@ -40,8 +41,7 @@ from stainfuser.io.regions import RegionReader
 from stainfuser.io.slide_layout import SlideSpec
 from stainfuser.io.slides import SlideReader, file_state
 from stainfuser.io.tile_cache import TileCache
-from stainfuser.seeds import derive_seed, generator
-from stainfuser.stain.blend import glass_colour, soften_mask
+from stainfuser.seeds import derive_seed
 from stainfuser.stamps import make_stamp
 
 LOGGER = logging.getLogger("stainfuser")
@@ -135,8 +135,7 @@ def normalize_slide(
     job = _SlideJob(
         slide,
         Path(slide_path),
-        read_json(json_path),
-        read_mask(mask_path),
+        MaskedSlide(slide, read_json(json_path), read_mask(mask_path)),
         options,
         seed,
         threads,
@@ -145,14 +144,14 @@ def normalize_slide(
     stamp = make_stamp(
         "normalize_slide",
         {**asdict(options), "seed": seed},
-        source_sha256=job.probe["sha256"],
+        source_sha256=job.masked.probe["sha256"],
         mask_sha256=sha256_file(mask_path),
         target_sha256=sha256_file(target_path),
         model_sha256=fingerprint_model(model_dir),
     )
     with exclusive_folder(work_dir):
         try:
-            key = sha256_content([stamp, job.probe["mpp"], file_state(job.slide_path)])
+            key = sha256_content([stamp, job.masked.probe["mpp"], file_state(job.slide_path)])
             holes = job.write(Path(output_path), _enter_run_dir(Path(work_dir), key), stamp)
             write_json(record_path, job.describe(Path(target_path).stem, holes, stamp))
         except SlideError:
@@ -167,8 +166,7 @@ class _SlideJob:
 
     slide: str
     slide_path: Path
-    probe: dict[str, Any]
-    mask: NDArray[np.bool_]
+    masked: MaskedSlide
     options: NormalizeOptions
     seed: int
     threads: int
@@ -177,7 +175,7 @@ class _SlideJob:
 
     def open_reader(self) -> RegionReader:
         """Open the slide; with `corrupt_tiles: fill`, so that damage is filled with glass."""
-        reader = SlideReader(self.slide_path, self.probe["mpp"])
+        reader = SlideReader(self.slide_path, self.masked.probe["mpp"])
         if self.options.corrupt_tiles == "fail":
             return reader
         is_known = "white" in vars(self)  # not while it is being found
@@ -185,20 +183,10 @@ class _SlideJob:
         return FillingReader(reader, colour)
 
     @cached_property
-    def um_per_mask_px(self) -> float:
-        """Resolution of the mask."""
-        return self.probe["mpp"] * self.probe["width_px"] / self.mask.shape[1]
-
-    @cached_property
     def white(self) -> NDArray[np.float64]:
         """Colour of the slide's glass."""
-        height, width = self.mask.shape
         with self.open_reader() as reader:
-            overview = reader.read_scaled(0, 0, *reader.size_px, (width, height))
-        rgba = np.asarray(overview)
-        # Where the scanner recorded nothing there is no glass to learn from.
-        rgb = np.where(rgba[..., 3:] < 128, 0, rgba[..., :3]).astype(np.uint8)
-        return glass_colour(rgb, self.mask, self.um_per_mask_px)
+            return self.masked.glass(reader)
 
     @cached_property
     def plan(self) -> Plan:
@@ -209,20 +197,8 @@ class _SlideJob:
         return Plan.from_json(read_json(path))
 
     def _make_plan(self) -> Plan:
-        rng = generator(self.seed, "normalize", self.slide)
-        view = self.view(choose_plane_mpp(self.model.mpp, self.probe["mpp"]))
-        tile_px, white = self.options.tile_px, self.white
-        corners = draw_tiles(view, tile_px, self.options.sample_tiles, rng)
         with self.open_reader() as reader:
-            tiles = [view.read_tile(reader, x, y, tile_px) for x, y in corners]
-        sample = Sample(self.slide, corners, tiles, white, view.plane_mpp)
-        return self.model.plan(sample, self.options, rng)
-
-    def view(self, plane_mpp: float) -> SlideView:
-        """Return the slide as a model of this resolution sees it."""
-        weight = soften_mask(self.mask, self.um_per_mask_px)
-        size_px = (self.probe["width_px"], self.probe["height_px"])
-        return SlideView(*size_px, self.probe["mpp"], plane_mpp, weight)
+            return self.masked.plan(reader, self.model, self.options, self.white, self.seed)
 
     def taught_renderer(self, view: SlideView, reader: RegionReader) -> Renderer:
         """Return the model after it has seen the slide's sample, in this run or the last."""
@@ -235,7 +211,7 @@ class _SlideJob:
         """Write the slide and return the rectangles that had to be filled."""
         self.run_dir = run_dir
         self.white  # noqa: B018 - before any pixel: damage is filled with this colour
-        view = self.view(self.probe["mpp"])
+        view = self.masked.view(self.masked.probe["mpp"])
         reader = self.open_reader()
         change = PlannedChange(lambda: self._plan_change(reader), ahead=self.threads > 1)
         with PyramidWriter(
@@ -257,7 +233,7 @@ class _SlideJob:
 
     def _plan_change(self, reader: RegionReader) -> Change | None:
         started_s = time.monotonic()
-        view = self.view(self.plan.model_mpp)
+        view = self.masked.view(self.plan.model_mpp)
         memory = TileCache(self.run_dir / "tiles", self.options.tile_px)
         change = make_change(
             self.plan,
@@ -274,17 +250,18 @@ class _SlideJob:
     @cached_property
     def icc_profile(self) -> bytes | None:
         """The source's colour profile."""
-        with SlideReader(self.slide_path, self.probe["mpp"]) as reader:
+        with SlideReader(self.slide_path, self.masked.probe["mpp"]) as reader:
             return reader.icc_profile
 
     def spec(self, stamp: dict[str, str]) -> SlideSpec:
         """Return what the written slide is, apart from its pixels."""
         hashes = ("config_sha256", "model_sha256", "source_sha256", "target_sha256")
+        probe = self.masked.probe
         return SlideSpec(
-            self.probe["width_px"],
-            self.probe["height_px"],
-            self.probe["mpp"],
-            self.probe["objective_power"] or _likely_objective_power(self.probe["mpp"]),
+            probe["width_px"],
+            probe["height_px"],
+            probe["mpp"],
+            probe["objective_power"] or _likely_objective_power(probe["mpp"]),
             self.options.jpeg_quality,
             self.options.output_tile_px,
             self.options.block_px,
