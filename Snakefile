@@ -16,6 +16,7 @@ include: "workflow/rules/clusters.smk"
 include: "workflow/rules/pairs.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/compact.smk"
+include: "workflow/rules/preview.smk"
 include: "workflow/rules/normalize.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/report.smk"
@@ -29,6 +30,7 @@ localrules:
     pairs,
     train,
     train_compact,
+    preview,
     normalize,
     evaluate,
     report,
@@ -77,6 +79,13 @@ rule train_compact:
     input:
         "results/compact/operator_head",
         "results/compact/model_index.json",
+
+
+# A few tiles and a thumbnail of every slide in every target's stain, in minutes.
+rule preview:
+    input:
+        "results/preview/index.html",
+        "results/slides/accepted.txt",
 
 
 # Every usable slide in every target's stain.

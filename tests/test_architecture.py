@@ -137,6 +137,7 @@ STAGES_OF = {
     "train": ["train_normalizer"],
     "operator_head": ["train_operator_head"],
     "compact_diffusion": ["train_compact_diffusion"],
+    "preview": ["preview_slide"],
     "normalize": ["normalize_slide", "normalize_images"],
     "evaluate": ["evaluate_tiles", "summarize_evaluation"],
     "report": ["render_report"],

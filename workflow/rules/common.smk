@@ -128,6 +128,15 @@ def normalized_slides(wildcards):
     ]
 
 
+def slide_previews(wildcards):
+    slides = set(usable(("slide",)))
+    return [
+        f"results/preview/{target}/{slide}.json"
+        for slide, target in JOBS
+        if slide in slides
+    ]
+
+
 def slide_records(wildcards):
     return [
         str(Path(path).with_suffix(".json")) for path in normalized_slides(wildcards)
