@@ -26,6 +26,7 @@ from stainfuser.seeds import derive_seed
 from stainfuser.stamps import make_stamp
 
 TOLD = ("mode_used", "reason", "residual", "confidence", "remarks")
+FRAME_PX = 3
 Rgb = NDArray[np.uint8]
 
 
@@ -120,13 +121,17 @@ def _tiles(
     options: NormalizeOptions,
     count: int,
 ) -> list[tuple[Rgb, Rgb]]:
-    """Return tiles of the plan's sample, evenly from all of it, before and after."""
+    """Return tiles of the plan's sample, spread over all of it, before and after.
+
+    The sample lies in reading order; of each of `count` runs the darkest tile shows most tissue.
+    """
     view, side_px = masked.view(plan.model_mpp), options.tile_px
-    numbers = np.unique(np.linspace(0, len(plan.tiles) - 1, count + 2).round()[1:-1].astype(int))
-    corners = [plan.tiles[i] for i in numbers if 0 <= i < len(plan.tiles)][:count]
-    before = [view.read_tile(reader, x, y, side_px) for x, y in corners]
-    if not corners:
+    read = [view.read_tile(reader, x, y, side_px) for x, y in plan.tiles]
+    runs = np.array_split(np.arange(len(read)), min(count, len(read)) or 1)
+    chosen = [min(run, key=lambda i: read[i].mean()) for run in runs if len(run)]
+    if not chosen:
         return []
+    before, corners = [read[i] for i in chosen], [plan.tiles[i] for i in chosen]
     if options.mode == "render" or plan.mode_used == "render":
         after = list(model.renderer(before, [(y, x) for x, y in corners]))
     else:
@@ -146,9 +151,9 @@ def _by_operator(plan: Plan, rgb: Rgb, weight: NDArray[np.uint8]) -> Rgb:
 
 
 def _fit(rgb: Rgb, side_px: int) -> Rgb:
-    """Return a picture centred on a white square."""
-    image = Image.fromarray(rgb)
-    image.thumbnail((side_px, side_px), Image.Resampling.LANCZOS)
+    """Return a picture centred on a white square, with a thin white frame."""
+    image, inner_px = Image.fromarray(rgb), side_px - 2 * FRAME_PX
+    image.thumbnail((inner_px, inner_px), Image.Resampling.LANCZOS)
     square = Image.new("RGB", (side_px, side_px), (255, 255, 255))
     square.paste(image, ((side_px - image.width) // 2, (side_px - image.height) // 2))
     return np.asarray(square)
