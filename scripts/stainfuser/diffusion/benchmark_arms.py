@@ -29,6 +29,8 @@ Arm = Callable[[Image], Callable[[Image], Image]]
 IDENTITY, OPERATOR, RENDER, COMBINED = "identity", "operator_head", "render", "render+operator"
 # From the most to the least elaborate.
 MODEL_ARMS = (OPERATOR, RENDER, COMBINED)
+# Sources whose summaries are kept.
+REMEMBERED = 64
 
 
 def peer_arms(methods: Sequence[str] = BENCHMARK_METHODS) -> dict[str, Arm]:
@@ -38,20 +40,20 @@ def peer_arms(methods: Sequence[str] = BENCHMARK_METHODS) -> dict[str, Arm]:
 
 def head_arm(head: OperatorHead) -> Arm:
     """Return the operator head by itself."""
-    return partial(_by_head, head)
+    return partial(_by_head, head, _Summaries(head))
 
 
 def model_arms(pipe: Any) -> dict[str, Arm]:
     """Return what a `StainFuserPipeline` offers: its operator head, its diffusion part, both.
 
-    ``render+operator`` is what `normalize.mode: operator` does without a head: an operator fitted
-    to what the diffusion part made of the source.
+    The first gives the pixels of ``pipe(source, target, mode="operator")``, and sees a source only
+    once; ``render+operator`` fits an operator to what the diffusion part made of the source.
     """
     arms: dict[str, Arm] = {}
     if pipe.operator_head is not None:
-        arms[OPERATOR] = partial(_by_pipeline, pipe, "operator")
+        arms[OPERATOR] = head_arm(pipe.operator_head)
     if pipe.can_render:
-        arms[RENDER] = partial(_by_pipeline, pipe, "render")
+        arms[RENDER] = partial(_by_rendering, pipe)
         arms[COMBINED] = partial(_by_fitted_operator, arms[RENDER])
     return arms
 
@@ -65,20 +67,36 @@ def _classical(method: str, target: Image) -> Callable[[Image], Image]:
     return lambda source: normalize(source).image
 
 
-def _by_head(head: OperatorHead, target: Image) -> Callable[[Image], Image]:
-    summary = head.summarise([target])
+class _Summaries:
+    """What a head made of the last sources it saw: each is recoloured to many targets."""
+
+    def __init__(self, head: OperatorHead) -> None:
+        self.head = head
+        self.known: dict[int, tuple[Image, Any]] = {}
+
+    def __call__(self, source: Image) -> Any:
+        """Return ``head.summarise([source])``; the array is kept, so that its id stays its own."""
+        if id(source) not in self.known:
+            if len(self.known) >= REMEMBERED:
+                self.known.pop(next(iter(self.known)))
+            self.known[id(source)] = (source, self.head.summarise([source]))
+        return self.known[id(source)][1]
+
+
+def _by_head(head: OperatorHead, summarise: _Summaries, target: Image) -> Callable[[Image], Image]:
+    wanted = head.summarise([target])
 
     def normalize(source: Image) -> Image:
-        solution = head.fit([source], summary)
+        solution = head.solve(summarise(source), wanted)
         operator = ColourOperator.from_json(solution.diagnostics["operator"])
         return apply_lookup_table(source, operator.lookup_table())
 
     return normalize
 
 
-def _by_pipeline(pipe: Any, mode: str, target: Image) -> Callable[[Image], Image]:
+def _by_rendering(pipe: Any, target: Image) -> Callable[[Image], Image]:
     encoded = pipe.encode_target(target)
-    return lambda source: pipe(source, encoded, mode=mode, output_type="np").images[0]
+    return lambda source: pipe(source, encoded, mode="render", output_type="np").images[0]
 
 
 def _by_fitted_operator(render: Arm, target: Image) -> Callable[[Image], Image]:

@@ -31,7 +31,7 @@ def plot_errors(path: str | Path, summary: Sequence[Row]) -> None:
     for panel, data in zip(panels, shown, strict=False):
         _draw_panel(panel, data, arms, table, limits[data])
     panels[0].set_yticks(range(len(arms)), arms)
-    panels[0].set_ylim(len(arms) - 0.5, -0.5)
+    panels[0].set_ylim(max(len(arms), 1) - 0.5, -0.5)
     figure.supxlabel(f"{LABEL}: mean with interval, worst case (cross), asked for (line)", size=9)
     with atomic_path(path) as partial:
         figure.savefig(partial, dpi=150, format="png", metadata={"Software": None})

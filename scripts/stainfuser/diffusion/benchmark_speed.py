@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from stainfuser.diffusion.benchmark_arms import COMBINED, OPERATOR, RENDER, Image, model_arms
+from stainfuser.diffusion.benchmark_arms import OPERATOR, RENDER, Image
 from stainfuser.diffusion.head_evaluation import Row
 from stainfuser.diffusion.pipeline import StainFuserPipeline
 from stainfuser.diffusion.published import PUBLISHED_PATCH_PX, SD21_BASE
@@ -38,22 +39,33 @@ def speed_tile(side_px: int = PUBLISHED_PATCH_PX, seed: int = 0) -> Image:
     return od_to_rgb(amounts @ np.array([[0.65, 0.7, 0.29], [0.07, 0.99, 0.11]]))
 
 
-def model_speed(pipe: Any, threads: int, source: Image, target: Image) -> list[Row]:
-    """Return seconds of every arm of a model, `REPEATS` times, the target encoded before or anew.
+def model_speed(
+    pipe: Any, threads: int, source: Image, target: Image, repeats: int = REPEATS
+) -> list[Row]:
+    """Return seconds of every arm of a model, `repeats` times, the target encoded before or anew.
 
     `source` and `target` are (H, W, 3) uint8 RGB.
     """
     rows: list[Row] = []
     with _Threads(threads):
-        for name, arm in model_arms(pipe).items():
-            normalize = arm(target)
-            for data, call in (
-                (SPEED_DATA, lambda normalize=normalize: normalize(source)),
-                (ANEW_DATA, lambda arm=arm: arm(target)(source)),
-            ):
-                call()
-                rows += [_row(name, data, _seconds(call)) for _ in range(REPEATS)]
+        encoded = pipe.encode_target(target)
+        for name, call in _calls(pipe, source).items():
+            for data, seen in ((SPEED_DATA, encoded), (ANEW_DATA, target)):
+                call(seen)
+                times = [_seconds(partial(call, seen)) for _ in range(repeats)]
+                rows += [_row(name, data, seconds) for seconds in times]
     return rows
+
+
+def _calls(pipe: Any, source: Image) -> dict[str, Callable[[Any], Any]]:
+    """Return what a user calls with a target, for every arm but ``render+operator``."""
+
+    def call(mode: str, target: Any) -> Any:
+        return pipe(source, target, mode=mode, output_type="np")
+
+    offered = {OPERATOR: pipe.operator_head is not None, RENDER: pipe.can_render}
+    modes = {OPERATOR: "operator", RENDER: "render"}
+    return {arm: partial(call, modes[arm]) for arm, is_there in offered.items() if is_there}
 
 
 def sd21_speed(
@@ -99,7 +111,7 @@ def sd21_speed(
 def times_faster(rows: list[Row], sd21_seconds: float) -> list[Row]:
     """Return, for every arm of the model, how many of its tiles fit in one of `sd21`."""
     faster = []
-    for arm in (OPERATOR, RENDER, COMBINED):
+    for arm in (OPERATOR, RENDER):
         own = [row["seconds"] for row in rows if row["arm"] == arm and row["data"] == SPEED_DATA]
         if own:
             value = sd21_seconds / float(np.mean(own))

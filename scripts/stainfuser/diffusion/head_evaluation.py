@@ -120,7 +120,8 @@ def evaluate_fan(arms: Mapping[str, Arm], mosaics: Sequence[Image], step: int = 
     rows: list[Row] = []
     for index, block in enumerate(blocks):
         other = blocks[(index + 1) % len(blocks)]
-        bands = [[region_bands(region) for region in column] for column in block]
+        bands = [[region_bands(region) for region in regions] for regions in block]
+        columns = [np.concatenate(regions) for regions in block]
         pairs = [(t, s) for t in range(len(block)) for s in range(len(block)) if s != t]
         fitted: dict[str, Callable[[Image], Image]] = {}
         last = None
@@ -128,7 +129,7 @@ def evaluate_fan(arms: Mapping[str, Arm], mosaics: Sequence[Image], step: int = 
             if target != last:
                 reference, last = np.concatenate(other[target]), target
                 fitted = {arm: fit(reference) for arm, fit in arms.items()}
-            column = np.concatenate(block[source])
+            column = columns[source]
             for arm, normalize in fitted.items():
                 result = normalize(column)
                 de = _regions_difference(result, bands[target])

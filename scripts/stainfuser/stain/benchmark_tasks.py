@@ -100,12 +100,12 @@ def region_bands(region: Tile) -> NDArray[np.float64]:
     """
     from skimage.color import rgb2lab
 
-    lab = rgb2lab(region.astype(np.float32) / np.float32(255)).reshape(-1, 3).astype(np.float64)
+    lab = rgb2lab(region.astype(np.float32) / np.float32(255)).reshape(-1, 3)
     is_glass = (lab[:, 0] > GLASS_LIGHTNESS) & (np.hypot(lab[:, 1], lab[:, 2]) < GLASS_CHROMA)
     tissue = lab[~is_glass] if (~is_glass).sum() >= len(BANDS) else lab
-    tissue = tissue[np.argsort(tissue[:, 0], kind="stable")]
+    tissue = tissue[np.argsort(tissue[:, 0])]
     edges = np.round(np.array(BANDS) * len(tissue)).astype(int)
-    return np.stack([tissue[a:b].mean(axis=0) for a, b in pairwise(edges)])
+    return np.stack([tissue[a:b].mean(axis=0, dtype=np.float64) for a, b in pairwise(edges)])
 
 
 def bands_difference(first: NDArray[np.floating], second: NDArray[np.floating]) -> float:
