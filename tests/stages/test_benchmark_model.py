@@ -104,6 +104,7 @@ def test_table_comparison_sheet_and_figure_are_written(collection):
     assert {"phantoms", "tissue, matched", "tissue, mismatched", "fan"} <= data
     assert {"source x target", "held-out source x target", "speed, 512 px tile"} <= data
     assert {"degenerate, blank", "degenerate, not H&E", "degenerate, pen as target"} <= data
+    assert {"target of 256 tokens", "target of 64 tokens"} <= data
     table = {(row["arm"], row["data"], row["metric"]): row for row in rows}
     # 5 H&E images, each in the stain of the 4 others.
     assert table["operator_head", "source x target", "structure"]["n"] == "20"

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from stainfuser.diffusion.benchmark_arms import Arm, Image, model_arms, peer_arms
+from stainfuser.diffusion.benchmark_arms import RENDER, Arm, Image, model_arms, peer_arms
 from stainfuser.diffusion.benchmark_data import (
     degenerate_inputs,
     is_mosaic,
@@ -37,6 +37,7 @@ from stainfuser.diffusion.benchmark_summary import (
     compare,
     summarise_with_intervals,
 )
+from stainfuser.diffusion.context_benchmark import compare_contexts
 from stainfuser.diffusion.head_evaluation import (
     Row,
     evaluate_fan,
@@ -122,7 +123,7 @@ def benchmark_model(
     arms = peer_arms() | model_arms(pipe)
     rows = _colour_rows(arms, plain, mosaics, seed, phantom_pairs, pairs_per_image, fan_step)
     structure, sheet = _structure_rows(pipe, arms, tissue, plain)
-    rows += structure + _degenerate_rows(pipe, plain, other, seed)
+    rows += structure + _degenerate_rows(pipe, plain, other, seed) + _context_rows(pipe, plain)
     speed, unmeasured = _speed_rows(pipe, model, threads, sd21_limit_s)
     summary = summarise_with_intervals(rows + speed, seed, bootstrap_samples, confidence)
     _write_table(table_path, [*summary, *unmeasured])
@@ -192,6 +193,24 @@ def _degenerate_rows(
         kinds["not H&E"] = sheet_windows(other)
     with _Timed("degenerate inputs"):
         return evaluate_degenerate(pipe, kinds, windows)
+
+
+def _context_rows(pipe: Any, plain: Mapping[str, Image]) -> list[Row]:
+    """Return what summarising a target's tokens costs; nothing without a diffusion part."""
+    if not pipe.can_render:
+        return []
+    windows = list(sheet_windows(plain).values())
+    side = min(min(rgb.shape[:2]) for rgb in windows)
+    side -= side % pipe.size_multiple
+    squares = [rgb[:side, :side] for rgb in windows]
+    rows: list[Row] = []
+    with _Timed("tokens of a target"):
+        for found in compare_contexts(pipe, squares, squares[1:] + squares[:1]):
+            labels = {"arm": RENDER, "data": f"target of {found['tokens']} tokens", "unit": "all"}
+            measured = ("relative_error", "seconds", "encode_seconds")
+            rows.append(labels | {name: float(found[name]) for name in measured})
+            rows[-1]["de"] = float(found["ciede2000"])
+    return rows
 
 
 def _speed_rows(
