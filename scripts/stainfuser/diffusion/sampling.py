@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from torch import Tensor
+from diffusers.models.attention_processor import Attention
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stainfuser.diffusion.context import StainTarget
@@ -102,3 +104,40 @@ def control_image(source: Tensor, unshuffle: int) -> Tensor:
 def _unwrapped(module: Any) -> Any:
     """Return the module inside a DistributedDataParallel wrapper."""
     return getattr(module, "module", module)
+
+
+@contextlib.contextmanager
+def remembered_context(unet: Any, controlnet: Any) -> Iterator[None]:
+    """Compute what does not change between the steps of one image once, for the time of the block.
+
+    That is the projection of the target's tokens, their keys and values in every cross-attention,
+    and the embedding of the ControlNet's image. Results are the same to the bit.
+    """
+    places = [(controlnet, "controlnet_cond_embedding")]
+    for network in (unet, controlnet):
+        places.append((network, "encoder_hid_proj"))
+        for module in network.modules():
+            if isinstance(module, Attention) and module.is_cross_attention:
+                places += [(module, "to_k"), (module, "to_v")]
+    kept = [(owner, name, getattr(owner, name)) for owner, name in places]
+    try:
+        for owner, name, module in kept:
+            setattr(owner, name, _Remembered(module))
+        yield
+    finally:
+        for owner, name, module in kept:
+            setattr(owner, name, module)
+
+
+class _Remembered(nn.Module):
+    """Answers every call with the answer to the first one."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self._module, self._answer = module, None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return what the module says of the first `x`."""
+        if self._answer is None:
+            self._answer = self._module(x)
+        return self._answer

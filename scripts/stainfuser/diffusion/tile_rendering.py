@@ -22,7 +22,13 @@ from stainfuser.diffusion.operator_mode import (
     hold_to_trust,
 )
 from stainfuser.diffusion.operator_start import START, start_statistics
-from stainfuser.diffusion.sampling import class_labels, control_image, denoise, predict
+from stainfuser.diffusion.sampling import (
+    class_labels,
+    control_image,
+    denoise,
+    predict,
+    remembered_context,
+)
 from stainfuser.nn.operator_safety import Solution
 from stainfuser.nn.stain_statistics import StainStatistics, stain_statistics
 
@@ -113,7 +119,8 @@ class TileRendering:
             times = timestep.expand(len(sample))
             return predict(self.unet, self.controlnet, sample, times, control, target, labels)
 
-        return denoise(predicted, self.scheduler, start.to(control), call.steps)
+        with remembered_context(self.unet, self.controlnet):
+            return denoise(predicted, self.scheduler, start.to(control), call.steps)
 
     def _start(self, first: Tensor, own: StainStatistics, target: StainTarget, seed: int) -> Tensor:
         """Return where sampling starts: noise, or the latents of the padded images `first`."""
