@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,13 @@ from torch import Tensor, nn
 from stainfuser.diffusion.diffusion_phase import Denoiser, diffusion_loss
 from stainfuser.diffusion.examples import Examples
 from stainfuser.diffusion.objectives import objective_named
-from stainfuser.diffusion.optimization import OptimizationParameters, Row, Validate, optimize
+from stainfuser.diffusion.optimization import (
+    Judge,
+    OptimizationParameters,
+    Row,
+    Validate,
+    optimize,
+)
 from stainfuser.diffusion.pipeline import StainFuserPipeline
 from stainfuser.diffusion.pixel_phase import pixel_loss
 
@@ -28,6 +35,8 @@ class TrainingData:
 
     train: Examples
     held_out: Mapping[str, Examples]
+    judge: Judge = mean
+    """What makes of the losses on these the one that the best weights are chosen by."""
 
 
 def train_denoiser(
@@ -57,16 +66,17 @@ def train_denoiser(
         }
         rows += optimize(
             denoiser,
-            _per_process(loss_of, accelerator),
+            per_process(loss_of, accelerator),
             phase,
             accelerator,
             work_dir / phase.phase,
             validate=_validation(held_out) if held_out else None,
+            judge=data.judge,
         )
     return rows
 
 
-def _per_process(loss_of: LossOf, accelerator: Any) -> LossOf:
+def per_process(loss_of: LossOf, accelerator: Any) -> LossOf:
     """Let several processes draw different batches of the same step."""
     count, index = accelerator.num_processes, accelerator.process_index
     return lambda module, step, micro: loss_of(module, step, micro * count + index)

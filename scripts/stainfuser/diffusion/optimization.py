@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ Row = list[Any]
 """phase, step, loss, learning rate."""
 Validate = Callable[[nn.Module], dict[str, float]]
 """Losses on examples kept out of training, by what is new in them."""
+Judge = Callable[[Sequence[float]], float]
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ def optimize(
     accelerator: Any,
     folder: Path,
     validate: Validate | None = None,
+    judge: Judge = mean,
 ) -> list[Row]:
     """Optimise a module's trainable weights and leave their best moving average in it.
 
@@ -73,15 +76,17 @@ def optimize(
         Where checkpoints are kept; the newest one is continued.
     validate
         Called with the averaged weights before the first step and at every checkpoint. The module
-        is left with the weights for which the least improved of these losses has improved most
-        since the first step; where any only got worse, with the first weights. Without `validate`,
-        with the last ones.
+        is left with the weights that `judge` finds best, the first ones included; without
+        `validate`, with the last ones.
+    judge
+        Losses found, each relative to what it was before the first step → the number that is least
+        for the best weights. With `max` nothing that is held out may get worse.
 
     Returns
     -------
     list of rows (phase, step, loss, learning rate), all steps since the very first. What
-    `validate` found stands in rows of phase "<phase> validation <name>"; "<phase> validation" is
-    the largest of them relative to what they were before the first step.
+    `validate` found stands in rows of phase "<phase> validation <name>", and what `judge` made of
+    it in "<phase> validation".
 
     Raises
     ------
@@ -98,7 +103,9 @@ def optimize(
     prepared, optimizer = accelerator.prepare(module, optimizer)
     phase = parameters.phase
     if validate is not None and first == 0:
-        rows += _validation_rows(prepared, validate, average, phase, 0, 0.0, accelerator, rows)
+        rows += _validation_rows(
+            prepared, validate, average, phase, 0, 0.0, accelerator, rows, judge
+        )
         _keep_best(folder, phase, 0, average, rows, accelerator)
     steps = range(first, parameters.steps)
     for step in progress(steps, parameters.phase, total=parameters.steps, initial=first):
@@ -110,7 +117,7 @@ def optimize(
         if (step + 1) % parameters.checkpoint_steps == 0 or is_last:
             if validate is not None:
                 rows += _validation_rows(
-                    prepared, validate, average, phase, step + 1, rate, accelerator, rows
+                    prepared, validate, average, phase, step + 1, rate, accelerator, rows, judge
                 )
                 _keep_best(folder, phase, step + 1, average, rows, accelerator)
             _keep(folder, step + 1, prepared, average, optimizer, rows, accelerator)
@@ -171,6 +178,7 @@ def _validation_rows(
     rate: float,
     accelerator: Any,
     known: list[Row],
+    judge: Judge,
 ) -> list[Row]:
     module = accelerator.unwrap_model(prepared)
     with average.applied(module), torch.no_grad():
@@ -178,8 +186,8 @@ def _validation_rows(
     name = validation_phase(phase)
     rows = [[f"{name} {part}", step, value, rate] for part, value in found.items()]
     first = {row[0]: row[2] for row in known if row[1] == 0}
-    relative = max(row[2] / max(first.get(row[0], row[2]), 1e-9) for row in rows)
-    return [[name, step, relative, rate], *rows]
+    relative = [row[2] / max(first.get(row[0], row[2]), 1e-9) for row in rows]
+    return [[name, step, judge(relative), rate], *rows]
 
 
 def validation_phase(phase: str) -> str:

@@ -14,7 +14,7 @@ import torch
 from stainfuser.diffusion.assemble import compact_pipeline, freeze_all_but, sd21_pipeline
 from stainfuser.diffusion.autoencoder_phase import autoencoder_loss, prepare_autoencoder
 from stainfuser.diffusion.checkpoints import fingerprint_weights
-from stainfuser.diffusion.denoiser_training import TrainingData, train_denoiser
+from stainfuser.diffusion.denoiser_training import TrainingData, per_process, train_denoiser
 from stainfuser.diffusion.examples import Examples, FreshExamples, StoredExamples
 from stainfuser.diffusion.operator_start import START
 from stainfuser.diffusion.optimization import OptimizationParameters, Row, optimize
@@ -201,6 +201,7 @@ def _train_autoencoder(
         parameters.stain_augmentation_strength,
     )
     options = parameters.optimization("autoencoder")
+    loss_of = per_process(loss_of, accelerator)
     return optimize(vae, loss_of, options, accelerator, work_dir / "autoencoder")
 
 
