@@ -178,6 +178,16 @@ def planned_shards(folder, suffix):
     return shards
 
 
+def model_files():
+    """Return the files of a model that is not trained here: newer ones make results anew."""
+    if MODEL == TRAINED:
+        return []
+    suffixes = (".json", ".safetensors")
+    return sorted(
+        str(path) for path in Path(MODEL).rglob("*") if path.suffix in suffixes
+    )
+
+
 def is_training():
     """Tell whether a model is trained here; the demo trains one beside a shipped model."""
     is_demo = config["slides"] == "demo" and config["target"] == "demo"

@@ -8,6 +8,7 @@ rule evaluate_tiles:
         truth=truth_slides,
         target=target_images,
         model=MODEL,
+        model_files=model_files(),
         trained=if_trained_beside(TRAINED),
     output:
         table="results/evaluation/tiles.parquet",

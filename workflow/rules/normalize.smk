@@ -7,6 +7,7 @@ rule normalize_slide:
         mask="results/masks/{slide}.png",
         target="results/targets/{target}.png",
         model=MODEL,
+        model_files=model_files(),
     output:
         slide="results/normalized/{target}/{slide}.svs",
         record="results/normalized/{target}/{slide}.json",
@@ -35,6 +36,7 @@ rule normalize_images:
         json="results/slides/{slide}.json",
         target="results/targets/{target}.png",
         model=MODEL,
+        model_files=model_files(),
     output:
         folder=directory("results/normalized/{target}/{slide}"),
     log:
