@@ -155,7 +155,7 @@ def test_a_killed_run_continues_to_the_same_bytes(trained, collection, head, tmp
     plain = compact_training.draw_pairs
 
     def dying(*arguments):
-        if next(draws) == 4:
+        if next(draws) == 3:
             raise KeyboardInterrupt
         return plain(*arguments)
 
