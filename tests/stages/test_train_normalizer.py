@@ -446,6 +446,15 @@ def test_sd21_trains_what_the_paper_trains(stable_diffusion, tmp_path):
         assert str(stable_diffusion) not in path.read_text()
 
 
+def test_latents_of_stable_diffusion_are_stored(stable_diffusion, tmp_path):
+    larger = write_pairs(tmp_path / "pairs.h5", side=64)
+    train(tmp_path, larger, base_model=str(stable_diffusion), **{**SD21, "stored_examples": 3})
+    with h5py.File(next(tmp_path.rglob("examples.h5")), "r") as stored:
+        assert stored.attrs["finished"] == 3
+        assert stored["clean"].shape[1:] == stored["first"].shape[1:] == (4, 8, 8)
+        assert stored["source"].dtype == np.uint8
+
+
 def test_sd21_without_a_base_is_refused(pairs, stable_diffusion, tmp_path):
     larger = write_pairs(tmp_path / "pairs.h5", side=64)
     with pytest.raises(ConfigError, match=r"train\.base_model"):
