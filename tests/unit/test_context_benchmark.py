@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from stainfuser.diffusion.assemble import compact_pipeline
-from stainfuser.diffusion.context_benchmark import compare_contexts
+from stainfuser.diffusion.context_benchmark import compare_contexts, count_sd21_operations
 from stainfuser.diffusion.training import reproducible
 
 
@@ -39,3 +39,12 @@ def test_more_tokens_are_nearer_to_all_of_them():
     assert rows[0]["relative_error"] == rows[0]["ciede2000"] == 0.0
     assert 0 < rows[1]["relative_error"] < rows[2]["relative_error"]
     assert all(row["seconds"] > 0 for row in rows)
+
+
+def test_the_published_networks_cost_less_with_fewer_tokens_and_with_a_memory():
+    every, few = count_sd21_operations((None, 64))
+    assert every["tokens"] == 4096
+    # A multiplication and an addition are two operations.
+    assert round(every["gflop"]) == 1649 and round(few["gflop"]) == 1086
+    assert every["gflop_remembered"] < 0.85 * every["gflop"]
+    assert few["gflop_remembered"] < few["gflop"]

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from diffusers import ControlNetModel, UNet2DConditionModel
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -20,6 +21,9 @@ from stainfuser.diffusion.context import StainTarget, flatten_tokens, reduce_tok
 from stainfuser.diffusion.encoding import encode_latents, to_range
 from stainfuser.diffusion.images import image_list, reflect_pad
 from stainfuser.diffusion.pipeline import StainFuserPipeline
+from stainfuser.diffusion.sampling import predict, remembered_context
+from stainfuser.nn.stain_statistics import StainStatistics
+from stainfuser.nn.token_attention import WeightedTokenProcessor
 from stainfuser.stain.metrics import ciede2000
 
 Image = NDArray[np.uint8]
@@ -133,3 +137,56 @@ def _seconds(pipeline: StainFuserPipeline, source: Image, target: StainTarget) -
         pipeline(source, target, output_type="np", mode="render")
         best = min(best, time.perf_counter() - began)
     return best
+
+
+def count_sd21_operations(
+    counts: Sequence[int | None] = (None, 256, 64), side_px: int = 512
+) -> list[dict[str, Any]]:
+    """Return rows of ``tokens`` and the GFLOP of a step of UNet and ControlNet of preset sd21.
+
+    ``gflop`` is a step by itself, ``gflop_remembered`` one of many of the same image (see
+    `sampling.remembered_context`). No weight is held in memory. None: all tokens of a target of
+    `side_px`.
+    """
+    from torch.utils.flop_counter import FlopCounterMode
+
+    side = side_px // 8
+    with torch.device("meta"), torch.no_grad():
+        unet, controlnet = sd21_networks()
+        sample, control = torch.zeros(1, 4, side, side), torch.zeros(1, 3, side_px, side_px)
+        nothing = StainStatistics(*(torch.zeros(1, 0, 3),) * 3)
+        rows = []
+        for count in counts:
+            tokens = count or side * side
+            bias = torch.zeros(1, 1, tokens) if count else None
+            target = StainTarget(torch.zeros(1, tokens, 4), bias, nothing)
+            arguments = (unet, controlnet, sample, torch.zeros(1), control, target, None)
+            with FlopCounterMode(display=False) as alone:
+                predict(*arguments)
+            with remembered_context(unet, controlnet):
+                predict(*arguments)
+                with FlopCounterMode(display=False) as later:
+                    predict(*arguments)
+            rows.append(
+                {
+                    "tokens": tokens,
+                    "gflop": alone.get_total_flops() / 1e9,
+                    "gflop_remembered": later.get_total_flops() / 1e9,
+                }
+            )
+    return rows
+
+
+def sd21_networks() -> tuple[Any, Any]:
+    """Return a UNet and a ControlNet of Stable Diffusion 2.1's size, on torch's default device."""
+    shared = dict(
+        cross_attention_dim=1024,
+        attention_head_dim=(5, 10, 20, 20),
+        use_linear_projection=True,
+        encoder_hid_dim=4,
+        encoder_hid_dim_type="text_proj",
+    )
+    networks = UNet2DConditionModel(sample_size=64, **shared), ControlNetModel(**shared)
+    for network in networks:
+        network.set_attn_processor(WeightedTokenProcessor())
+    return networks
