@@ -65,6 +65,14 @@ class StageModel:
         steps = self._options.num_inference_steps
         return Renderer(self._load_pipe(), self._target, seed=self._seed, num_inference_steps=steps)
 
+    def warm_up(self) -> None:
+        """Load what a plan needs and look at the target, so that `plan` need not.
+
+        May run beside the reading of the sample: most of it is importing.
+        """
+        if self.uses_head:
+            self._head_and_target  # noqa: B018 - remembered
+
     def plan(self, sample: Sample, options: NormalizeOptions, rng: np.random.Generator) -> Plan:
         """Decide how a slide is normalised; `options` may have smaller tiles than the stage's."""
         if not sample.tiles:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import shutil
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -24,7 +26,7 @@ from stainfuser.diffusion.rendering import Renderer
 from stainfuser.diffusion.slide_planning import MaskedSlide
 from stainfuser.diffusion.slide_view import SlideView
 from stainfuser.diffusion.stage_model import StageModel
-from stainfuser.errors import SlideError
+from stainfuser.errors import SlideError, StainFuserError
 from stainfuser.files import (
     exclusive_folder,
     read_json,
@@ -191,10 +193,18 @@ class _SlideJob:
     @cached_property
     def plan(self) -> Plan:
         """How the slide is normalised; a killed run's decision stands."""
-        path = self.run_dir / "plan.json"
+        path = self._plan_path
         if not path.exists():
             write_json(path, self._make_plan().to_json())
         return Plan.from_json(read_json(path))
+
+    @property
+    def _plan_path(self) -> Path:
+        return self.run_dir / "plan.json"
+
+    def _warm_up(self) -> None:
+        with contextlib.suppress(StainFuserError):  # raised again where it can be answered
+            self.model.warm_up()
 
     def _make_plan(self) -> Plan:
         with self.open_reader() as reader:
@@ -210,6 +220,8 @@ class _SlideJob:
     def write(self, output_path: Path, run_dir: Path, stamp: dict[str, str]) -> list[Any]:
         """Write the slide and return the rectangles that had to be filled."""
         self.run_dir = run_dir
+        if self.threads > 1 and not self._plan_path.exists():
+            threading.Thread(target=self._warm_up, daemon=True).start()
         self.white  # noqa: B018 - before any pixel: damage is filled with this colour
         view = self.masked.view(self.masked.probe["mpp"])
         reader = self.open_reader()
