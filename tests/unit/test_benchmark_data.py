@@ -57,8 +57,8 @@ def test_a_mosaic_is_shown_as_one_protocol_another_for_each():
     mosaic = np.zeros((100, 180, 3), np.uint8) + (np.arange(180) // 20)[None, :, None].astype("u1")
     images = {"images/fan/x_A.jpg": mosaic, "images/fan/x_B.jpg": mosaic, "b.png": mosaic}
     windows = sheet_windows(images)
-    assert list(windows) == ["A fan 1", "B fan 3", "b.png"]
-    assert (windows["A fan 1"] == 0).all() and (windows["B fan 3"] == 2).all()
+    assert list(windows) == ["fan/block A, 1", "fan/block B, 3", "b.png"]
+    assert (windows["fan/block A, 1"] == 0).all() and (windows["fan/block B, 3"] == 2).all()
 
 
 def test_degenerate_inputs_hold_no_stained_tissue():

@@ -91,7 +91,7 @@ def sheet_windows(images: Mapping[str, Image]) -> dict[str, Image]:
         if is_mosaic(name):
             protocol = 2 * mosaics % FAN_PROTOCOLS
             rgb = np.concatenate(split_mosaic(rgb)[protocol])
-            name = f"{name.rsplit('.', 1)[0][-1]} fan {protocol + 1}"
+            name = f"fan/block {name.rsplit('.', 1)[0][-1]}, {protocol + 1}"
             mosaics += 1
         windows[name] = window(rgb, WINDOW_PX)
     return windows

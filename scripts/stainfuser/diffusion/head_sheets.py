@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import PurePosixPath
 
 import numpy as np
 
@@ -36,12 +37,12 @@ def lay_out(
     for source in windows:
         row = [results.get((source, target), windows[source]) for target in windows]
         rows.append([windows[source], *row])
-    names = [name.rsplit("/", 1)[-1][:14] for name in windows]
+    paths = [PurePosixPath(name) for name in windows]
     return contact_sheet(
         rows,
         title="Rows: source. Columns: target.",
-        column_titles=["source", *names],
-        row_titles=["target", *names],
+        column_titles=["source", *(path.stem[: cell_px // 8] for path in paths)],
+        row_titles=["target", *(f"{path.stem[:24]}\n{path.parent.name}" for path in paths)],
         cell_px=cell_px,
     )
 
