@@ -1,5 +1,6 @@
 import json
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -324,3 +325,13 @@ def test_mean_features_are_the_mean_of_the_features():
     torch.testing.assert_close(
         feature_changes(points, spread.expand(500, 3)), change, atol=1e-4, rtol=0
     )
+
+
+def test_axes_are_a_root_of_the_covariance_and_survive_a_class_without_one(head):
+    statistics, _ = head.statistics(_tensor(tissue(0))[None])
+    axes = statistics.axes()
+    torch.testing.assert_close(axes.transpose(-1, -2) @ axes, statistics.covariances())
+    broken = statistics.classes.clone()
+    broken[..., 4:10] -= 1.0
+    axes = replace(statistics, classes=broken).axes()
+    assert torch.isfinite(axes).all()

@@ -100,7 +100,11 @@ class ClassStatistics:
         """
         covariances = self.covariances()
         basis = covariances.new_tensor(AXES)
-        root = torch.linalg.cholesky(basis @ covariances @ basis.T)
+        turned = basis @ covariances @ basis.T
+        root, failed = torch.linalg.cholesky_ex(turned)
+        # A class of one colour: rounding can leave its covariance without a root.
+        alone = torch.diagonal(turned, dim1=-2, dim2=-1).clamp(min=VARIANCE_FLOOR).sqrt()
+        root = torch.where(failed[..., None, None] > 0, torch.diag_embed(alone), root)
         return root.transpose(-1, -2) @ basis
 
     def gradient_products(self) -> Tensor:

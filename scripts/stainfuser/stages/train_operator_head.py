@@ -30,7 +30,6 @@ from stainfuser.io.image_collection import CollectionEntry, read_entry, read_spl
 from stainfuser.nn.class_matcher import OperatorHeadParams
 from stainfuser.nn.operator_head import OperatorHead
 from stainfuser.pictures import save_picture
-from stainfuser.seeds import derive_seed
 from stainfuser.stamps import make_stamp
 
 LOGGER = logging.getLogger("stainfuser")
@@ -95,7 +94,7 @@ def train_operator_head(
     options = HeadTrainingOptions(steps, tiles_per_step, tile_px, learning_rate, weight_decay)
     entries = read_split_table(split_path)
     with exclusive_folder(work_dir):
-        torch.manual_seed(derive_seed(seed, "operator_head", "weights"))
+        torch.manual_seed(seed)
         images = _training_images(images_dir, entries, tile_px, split_path, seed)
         head = OperatorHead(params)
         centres, variance = starting_classes(images, classes, tile_px, seed)
