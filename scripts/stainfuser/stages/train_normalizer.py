@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import logging
 import os
 import shutil
 from collections.abc import Sequence
@@ -372,3 +373,36 @@ def _write_model(
     shutil.rmtree(model_dir, ignore_errors=True)
     model_dir.parent.mkdir(parents=True, exist_ok=True)
     os.replace(partial, model_dir)
+
+
+def _main() -> None:
+    """Train with several processes: what the rule does, by hand, between `pairs` and `normalize`.
+
+    ``accelerate launch -m stainfuser.stages.train_normalizer results/config.yaml``
+    """
+    import argparse
+
+    import yaml
+
+    parser = argparse.ArgumentParser(description="Train on results/pairs/pairs.h5.")
+    parser.add_argument("config", type=Path, help="the resolved configuration of a run")
+    path = parser.parse_args().config
+    config, results = yaml.safe_load(path.read_text(encoding="utf-8")), path.parent
+    train_normalizer(
+        pairs_path=results / "pairs" / "pairs.h5",
+        model_dir=results / "model",
+        losses_path=results / "train" / "losses.csv",
+        samples_path=results / "train" / "samples.png",
+        curves_path=results / "train" / "curves.png",
+        validation_path=results / "train" / "validation.json",
+        work_dir=results / "work" / "train_normalizer",
+        seed=config["seed"],
+        # Launchers set this to what is a process's share of the machine.
+        threads=int(os.environ.get("OMP_NUM_THREADS", "1")),
+        **config["train"],
+    )
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    _main()
