@@ -262,14 +262,20 @@ def _write_text(path: Path | str, text: str) -> None:
         Path(partial).write_text(text, encoding="utf-8")
 
 
+def _is_no_warning(record: logging.LogRecord) -> bool:
+    return record.levelno != logging.WARNING
+
+
 class _Timed:
-    """Logs how long a part of the benchmark took."""
+    """Logs how long a part of the benchmark took, and not what a model remarks on each tile."""
 
     def __init__(self, what: str) -> None:
         self.what = what
 
     def __enter__(self) -> None:
         self.start = time.perf_counter()
+        LOGGER.addFilter(_is_no_warning)
 
     def __exit__(self, *_: object) -> None:
+        LOGGER.removeFilter(_is_no_warning)
         LOGGER.info("%s: %.0f s", self.what, time.perf_counter() - self.start)
