@@ -95,17 +95,18 @@ def train_compact(
     options: CompactOptions,
     accelerator: Any,
     work_dir: Path,
+    examples_dir: Path,
     seed: int,
     key: str,
 ) -> list[Row]:
     """Train `pipeline`, assembled with a frozen operator head, in place; return all losses.
 
-    A killed run goes on from what is in `work_dir`. `key` is a fingerprint of images, head and
-    configuration: what the stored examples depend on.
+    A killed run goes on from the checkpoints in `work_dir` and the examples in `examples_dir`;
+    `key` is a fingerprint of images and head, which examples depend on besides `options`.
     """
     rows = train_autoencoder(pipeline, data, options, accelerator, work_dir, seed)
     with contextlib.ExitStack() as stack:
-        path = work_dir / "train.h5"
+        path = examples_dir / "train.h5"
         store = store_examples(pipeline, data.train, options, path, options.examples, seed, key)
         stack.enter_context(store)
         train = StoredExamples(
@@ -124,7 +125,7 @@ def train_compact(
         for name, tissue in parts.items():
             if not tissue.images and not tissue.sections:
                 continue
-            path = work_dir / f"{name}.h5"
+            path = examples_dir / f"{name}.h5"
             kept = store_examples(pipeline, tissue, options, path, HELD_OUT_TILES, seed, key)
             stack.enter_context(kept)
             held_out[name] = StoredExamples(
@@ -194,7 +195,13 @@ def store_examples(
         batches = [encode_pair(pipeline, pair).to_arrays() for pair in pairs]
         return {name: np.concatenate([b[name] for b in batches]) for name in batches[0]}
 
-    contents = {"encoder": fingerprint_weights(pipeline.vae.analysis), "key": key}
+    contents = {
+        "key": key,
+        "seed": seed,
+        "tile_px": options.tile_px,
+        "context_tokens": pipeline.config.context_tokens,
+        "encoder": fingerprint_weights(pipeline.vae.analysis),
+    }
     return ExampleStore.filled(path, contents, tiles, make)
 
 

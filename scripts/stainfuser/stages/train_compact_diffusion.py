@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stainfuser import __version__
 from stainfuser.diffusion.assemble import compact_pipeline
 from stainfuser.diffusion.compact_phantoms import draw_sections
 from stainfuser.diffusion.compact_training import (
@@ -148,10 +149,16 @@ def train_compact_diffusion(
             )
         )
         pipeline = _assemble(options, head_dir, seed)
-        key = sha256_content({**stamp, "threads": threads})
-        folder = Path(work_dir) / key[:16]
+        folder = Path(work_dir) / sha256_content({**stamp, "threads": threads})[:16]
         rows = train_compact(
-            pipeline, data, _compact_options(options), _accelerator(), folder, seed, key
+            pipeline,
+            data,
+            _compact_options(options),
+            _accelerator(),
+            folder,
+            Path(work_dir) / "examples",
+            seed,
+            sha256_content([hashes, threads, __version__]),
         )
         _write_losses(losses_path, rows)
         draw_curves(curves_path, rows)
