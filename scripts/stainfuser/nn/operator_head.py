@@ -40,8 +40,10 @@ GROUP_SHARPNESS = 4.0
 MAX_GLASS_OD, GLASS_OD_SOFTNESS = 0.28, 0.03
 # Smaller images are continued by their last row and column.
 MIN_SIDE_PX = 16
-# Pixels that are encoded at a time at inference.
-CHUNK_PX = 1 << 20
+# Pixels that are encoded at a time at inference: more of them fall out of the caches.
+CHUNK_PX = 1 << 17
+# Chunks whose features are kept for the second look, 7 MB each; others are encoded again.
+KEPT_CHUNKS = 24
 
 
 class Encoded(NamedTuple):
@@ -207,11 +209,17 @@ class OperatorHead(nn.Module):
         count = torch.tensor(float(len(tiles)), dtype=torch.float64)
         moments = sum(tissue_moments(rgb_to_od(chunk)).double().sum(0) for chunk in chunks)
         colour = ColourMoments((moments / count).float()[None])
-        context = sum(self.encode(chunk, colour).context.double().sum(0) for chunk in chunks)
-        look = self.embed_context(context.float(), count.float())
-        classes = groups = 0.0
+        kept: list[Encoded] = []
+        context = 0.0
         for chunk in chunks:
             encoded = self.encode(chunk, colour)
+            context = context + encoded.context.double().sum(0)
+            if len(kept) < KEPT_CHUNKS:
+                kept.append(encoded)
+        look = self.embed_context(context.float(), count.float())
+        classes = groups = 0.0
+        for number, chunk in enumerate(chunks):
+            encoded = kept[number] if number < len(kept) else self.encode(chunk, colour)
             logits, group_logits = self.classify(encoded, look.expand(len(chunk), -1))
             sums = class_sums(chunk, logits, group_logits)
             classes, groups = (
