@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 
 from slide_files import tissue_picture
+from stainfuser.diffusion.changes import FEW_PX, OperatorChange, Piece
 from stainfuser.diffusion.painting import SlidePainter, cut_block, paint_ahead, paint_slide
 from stainfuser.diffusion.planned_change import PlannedChange
 from stainfuser.diffusion.slide_view import SlideView
 from stainfuser.io.pyramid_writer import PyramidWriter, write_slide
 from stainfuser.io.slide_layout import Block, SlideSpec, plan_blocks
 from stainfuser.io.slides import SlideReader
+from stainfuser.stain.operators import fit_operator
 
 SIDE_PX = 1024
 
@@ -133,6 +135,27 @@ def test_a_slide_without_tissue_never_asks_for_the_change(slide):
     painter = SlidePainter(lambda: SlideReader(path), view, change, 2)
     assert len(list(paint_ahead(painter, plan_blocks(SIDE_PX, SIDE_PX, 512), 2))) == 4
     painter.close()
+
+
+@pytest.mark.parametrize("weight", [255, 128, 0])
+def test_few_pixels_and_many_are_mapped_alike(weight):
+    """Interpolated for a tile, looked up for a slide: to one level of grey."""
+    white = np.array([243.0, 241.0, 243.0])
+    rng = np.random.default_rng(0)
+    od = rng.uniform(0.05, 1.5, (500, 3))
+    operator = fit_operator(od, 0.8 * od + 0.05 * od**2, white)
+    picture = tissue_picture(512)
+    results = []
+    for size_px in (1, FEW_PX):
+        rgbx = np.dstack([picture, np.full(picture.shape[:2], 255, np.uint8)])
+        weights = np.full(picture.shape[:2], weight, np.uint8)
+        weights[:10] = 255
+        OperatorChange(operator, size_px).apply(Piece(0, 0, 512, 512), rgbx, weights)
+        results.append(rgbx[..., :3].astype(int))
+    assert np.abs(results[0] - results[1]).max() <= 1
+    changed = np.abs(results[1] - picture).max(-1)
+    assert changed[:10].max() > 5
+    assert (changed[10:] == 0).all() == (weight == 0)
 
 
 def test_the_order_of_blocks_does_not_change_the_picture(tmp_path):

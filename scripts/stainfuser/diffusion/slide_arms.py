@@ -84,9 +84,10 @@ def _torchstain(method: str, target_path: str) -> Normalize:
     """Return a method of torchstain fitted to an image, in its faster backend; failures keep."""
     target = read_image(target_path)
     if method == "reinhard":
-        from stainfuser.stain.classical import reinhard
+        from stainfuser.stain.classical import fit_classical
 
-        return lambda rgb: reinhard(rgb, target)
+        fitted = fit_classical(method, target)
+        return lambda rgb: fitted(rgb).image
     import torch
     from torchstain.torch.normalizers import TorchMacenkoNormalizer
 

@@ -10,10 +10,8 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-import threading
 import time
 import zlib
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
@@ -33,6 +31,7 @@ from stainfuser.io.bigtiff import (
 from stainfuser.io.journal import Journal, Record
 from stainfuser.io.outputs import check_writable, explain_full_disk, move_into_place
 from stainfuser.io.raw_level import RawLevel
+from stainfuser.io.slide_check import verify_slide
 from stainfuser.io.slide_layout import (
     SOFTWARE,
     STEP,
@@ -45,6 +44,7 @@ from stainfuser.io.slide_layout import (
     stripped_directory,
     tiled_directory,
 )
+from stainfuser.io.tile_encoder import TileEncoder, cut_tiles
 
 THUMBNAIL_PX = 1024
 ROWS_PER_STRIP = 16
@@ -102,7 +102,7 @@ class PyramidWriter:
         check_writable(self.path.parent)
         check_writable(self.work_dir)
         self._open(f"{key} {_layout_key(spec, self.blocks)}")
-        self._pool, self._local = ThreadPoolExecutor(max(1, threads)), threading.local()
+        self._encoder = TileEncoder(spec.quality, threads)
         self._synced_s = time.monotonic()
 
     @property
@@ -171,7 +171,7 @@ class PyramidWriter:
         """Stop; the next writer goes on behind the last block."""
         if self._file < 0:
             return
-        self._pool.shutdown(cancel_futures=True)
+        self._encoder.close()
         self._journal.close()
         self._raw.close()
         os.close(self._file)
@@ -262,7 +262,7 @@ class PyramidWriter:
         rgb = rgb[: max(0, height_px - y_px), : max(0, width_px - x_px)]
         if not rgb.size:
             return []
-        tiles, columns = _cut(rgb, side)
+        tiles, columns = cut_tiles(rgb, side)
         across = -(-width_px // side)
         first = (y_px // side) * across + x_px // side
         numbers = [first + i // columns * across + i % columns for i in range(len(tiles))]
@@ -273,7 +273,7 @@ class PyramidWriter:
     def _append_tiles(self, tiles: list[NDArray[np.uint8]]) -> list[Place]:
         """Append tiles in order; all tiles of one and the same colour share one place."""
         places = []
-        for colour, content in self._pool.map(self._encode, tiles):
+        for colour, content in self._encoder.encode(tiles, self._shared):
             place = self._shared.get(colour) if colour else None
             if place is None:
                 place = self._append(content)
@@ -281,17 +281,6 @@ class PyramidWriter:
                     self._shared[colour] = place
             places.append(place)
         return places
-
-    def _encode(self, tile: NDArray[np.uint8]) -> tuple[str | None, bytes]:
-        """Return the colour of a blank tile or None, and the stream unless it is in the file."""
-        colour = _single_colour(tile)
-        if colour in self._shared:
-            return colour, b""
-        memory = getattr(self._local, "tile", None)
-        if memory is None or memory.shape != tile.shape:
-            memory = self._local.tile = np.empty(tile.shape, np.uint8)
-        memory[:] = tile
-        return colour, encode_jpeg(memory, self.spec.quality)
 
     def _append_small_levels(self) -> NDArray[np.uint8]:
         """Append the levels kept raw, band by band; return the smallest level."""
@@ -355,26 +344,6 @@ def write_slide(
         writer.finish()
 
 
-def verify_slide(path: Path, spec: SlideSpec) -> None:
-    """Open a finished file as users will and compare it with `spec`.
-
-    Raises
-    ------
-    RuntimeError
-        The file does not read back as it was meant: a defect of the writer or of the disk.
-    """
-    import openslide
-
-    with openslide.OpenSlide(str(path)) as slide:
-        found = (slide.level_dimensions, slide.properties.get("openslide.vendor"))
-        mpp = float(slide.properties.get("openslide.mpp-x", "nan"))
-        for level, (width_px, height_px) in enumerate(slide.level_dimensions):
-            corner = (spec.width_px - 1, spec.height_px - 1) if level == 0 else (0, 0)
-            slide.read_region(corner, level, (min(width_px, 64), min(height_px, 64)))
-    if found != (tuple(spec.level_sizes_px()), "aperio") or abs(mpp / spec.mpp - 1) > 1e-6:
-        raise RuntimeError(f"the written slide reads back as {found}, {mpp} um/px")
-
-
 def _layout_key(spec: SlideSpec, blocks: list[Block]) -> str:
     order = [(block.x_px, block.y_px) for block in blocks]
     return sha256_content({**asdict(spec), "software": SOFTWARE, "order": order})
@@ -386,22 +355,3 @@ def _count_direct_levels(spec: SlideSpec) -> int:
     while levels < len(spec.level_sizes_px()) - 1 and side_px % spec.tile_px == 0:
         levels, side_px = levels + 1, side_px // STEP
     return levels
-
-
-def _cut(pixels: NDArray[np.uint8], side: int) -> tuple[list[NDArray[np.uint8]], int]:
-    """Cut a region into tiles of `side` px in rows; return them and their columns."""
-    rows, columns = -(-pixels.shape[0] // side), -(-pixels.shape[1] // side)
-    short = (rows * side - pixels.shape[0], columns * side - pixels.shape[1])
-    if any(short):
-        # Repeating the last px, unlike white, keeps JPEG from ringing into the picture.
-        pixels = np.pad(pixels, ((0, short[0]), (0, short[1]), (0, 0)), mode="edge")
-    places = [(y * side, x * side) for y in range(rows) for x in range(columns)]
-    return [pixels[y : y + side, x : x + side] for y, x in places], columns
-
-
-def _single_colour(tile: NDArray[np.uint8]) -> str | None:
-    """Return the colour of a blank tile, e.g. ``255,255,255``, or None."""
-    first = tile[0, 0, :3]
-    if (tile[0, :, :3] != first).any() or (tile[..., :3] != first).any():
-        return None
-    return ",".join(map(str, first.tolist()))
