@@ -145,6 +145,20 @@ def test_what_is_no_slide_says_what_it_is(tmp_path, make, verdict):
     assert error.value.verdict == verdict
 
 
+def test_pixels_left_behind_are_named(tmp_path):
+    """MIRAX keeps them in a folder named like the slide."""
+    path = tmp_path / "slide.mrxs"
+    write_image(tmp_path / "a.jpg", tissue_picture(64))
+    (tmp_path / "a.jpg").rename(path)
+    with pytest.raises(SlideError, match="the folder slide, which holds its pixels") as error:
+        _ = SlideReader(path).levels
+    assert error.value.verdict == "no_companion"
+    (tmp_path / "slide").mkdir()
+    with pytest.raises(SlideError) as error:
+        _ = SlideReader(path).levels
+    assert error.value.verdict in ("not_a_slide", "unreadable")
+
+
 def _stated(mpp_x, mpp_y="0.25"):
     return {"openslide.mpp-x": mpp_x, "openslide.mpp-y": mpp_y}
 

@@ -224,12 +224,21 @@ def open_slide(path: Path) -> openslide.OpenSlide:
     try:
         return openslide.OpenSlide(path)
     except openslide.OpenSlideUnsupportedFormatError:
+        _check_companion(path)
         wrong = "it is not a slide format that OpenSlide can read"
         remedy = "convert it to a pyramidal TIFF, or leave it out"
         raise SlideError(path.name, "not_a_slide", wrong, remedy) from None
     except openslide.OpenSlideError as error:
         wrong = f"OpenSlide cannot open it ({without_paths(str(error))})"
         raise SlideError(path.name, "unreadable", wrong, "copy or download it again") from None
+
+
+def _check_companion(path: Path) -> None:
+    """Raise `SlideError` where the pixels of a slide lie in a folder that was left behind."""
+    folder = path.with_suffix("")
+    if path.suffix.lower() == ".mrxs" and not folder.is_dir():
+        wrong = f"the folder {folder.name}, which holds its pixels, is not beside it"
+        raise SlideError(path.name, "no_companion", wrong, "copy the folder there, too")
 
 
 def file_state(path: Path) -> FileState:
