@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from stainfuser.errors import SlideError
-from stainfuser.io.jpeg_level import Cut, DamagedTileError
-from stainfuser.io.jpeg_tiff import VENDORS, JpegTiff
 from stainfuser.io.regions import Level, RegionReader
+from stainfuser.io.tile_level import Cut, DamagedTileError
+from stainfuser.io.tiled_tiff import VENDORS, TiledTiff
 
 MIN_MPP, MAX_MPP = 0.05, 20.0
 """Plausible micrometres per level-0 px: 200x to 0.5x."""
@@ -62,7 +62,7 @@ class SlideReader(RegionReader):
         Leave places that cannot be decoded transparent (white as RGB) and list them in
         `corrupt_regions`, in place of raising.
     fast
-        Decode JPEG tiles of TIFF slides directly where that gives the same pixels; False: OpenSlide
+        Decode tiles of TIFF slides directly where that gives the same pixels; False: OpenSlide
         reads everything.
 
     Raises
@@ -88,7 +88,7 @@ class SlideReader(RegionReader):
         self._pid = 0
         self._use_tiles = fast
         self._state: FileState | None = None
-        self._tiles: JpegTiff | None = None
+        self._tiles: TiledTiff | None = None
 
     @property
     def handle(self) -> openslide.OpenSlide:
@@ -99,11 +99,11 @@ class SlideReader(RegionReader):
         return self._handle
 
     @property
-    def tiles(self) -> JpegTiff | None:
-        """The slide's JPEG tiles, or None where OpenSlide has to read it."""
+    def tiles(self) -> TiledTiff | None:
+        """The slide's tiles, or None where OpenSlide has to read it."""
         if self._use_tiles and self._tiles is None:
             check_slide_file(self.path)
-            self._tiles = JpegTiff(self.path) if self.vendor in VENDORS else None
+            self._tiles = TiledTiff(self.path) if self.vendor in VENDORS else None
             self._use_tiles = self._tiles is not None and bool(self._tiles.levels)
         return self._tiles if self._use_tiles else None
 

@@ -1,9 +1,8 @@
-"""JPEG tiles of a TIFF slide, decoded without OpenSlide: the same pixels, several times as fast.
+"""Tiles of a TIFF slide, decoded without OpenSlide: the same pixels, several times as fast.
 
 OpenSlide says which levels there are and what their pixels look like; this module only takes over
 where tiles it decodes itself equal what OpenSlide shows (`open_levels` compares some of every
-level). As there, a warning of libjpeg is an error: the tile's stream is damaged, and its pixels
-would be grey smear.
+level). It knows JPEG and deflate.
 """
 
 from __future__ import annotations
@@ -19,7 +18,15 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from stainfuser.io.jpeg_level import SOI, Cut, DamagedTileError, JpegLevel
+from stainfuser.io.tile_level import (
+    SOI,
+    Cut,
+    DamagedTileError,
+    DeflateCodec,
+    JpegCodec,
+    TileCodec,
+    TileLevel,
+)
 
 LOGGER = logging.getLogger("stainfuser")
 # Vendors whose level-0 px lie on one plain grid of tiles.
@@ -27,14 +34,15 @@ VENDORS = ("aperio", "generic-tiff")
 
 _MAX_TILE_PX = 4096
 _COMPARED_TILES, _TRIED_TILES = 5, 40
-_JPEG = 7
+_JPEG, _DEFLATE, _OLD_DEFLATE = 7, 8, 32946
 _RGB, _YCBCR = 2, 6
+_KNOWN = {(_JPEG, _RGB), (_JPEG, _YCBCR), (_DEFLATE, _RGB), (_OLD_DEFLATE, _RGB)}
 _EOI = b"\xff\xd9"
 # Adobe's APP14 marker says whether the three channels are RGB (0) or YCbCr (1), else guessed.
 _ADOBE = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00"
 
 
-class JpegTiff:
+class TiledTiff:
     """A slide's JPEG levels and its file; may be used by several threads, and after a fork.
 
     Parameters
@@ -92,7 +100,7 @@ class JpegTiff:
 
 
 @lru_cache(maxsize=4)
-def open_levels(path: str, state: tuple[int, ...]) -> dict[int, JpegLevel]:
+def open_levels(path: str, state: tuple[int, ...]) -> dict[int, TileLevel]:
     """Return the levels of a slide whose tiles decode to what OpenSlide shows, by number.
 
     `state` (device, inode, size, time of change) makes the answer of the same file, and of it
@@ -107,7 +115,7 @@ def open_levels(path: str, state: tuple[int, ...]) -> dict[int, JpegLevel]:
             fitting = [page for page in pages if page[:2] == size_px]
             if len(fitting) == 1 and downsample.is_integer():
                 page = fitting[0]
-                level = _compare(JpegLevel(*page[:4], int(downsample), *page[4:]), shown, number)
+                level = _compare(TileLevel(*page[:4], int(downsample), *page[4:]), shown, number)
                 if level is not None:
                     levels[number] = level
         return levels
@@ -129,7 +137,7 @@ class _Shown:
 
         self._slide = openslide.OpenSlide(self.path)
 
-    def tile(self, level: JpegLevel, number: int, level_number: int) -> NDArray[np.uint8] | None:
+    def tile(self, level: TileLevel, number: int, level_number: int) -> NDArray[np.uint8] | None:
         """Return a tile, (H, W, 4) uint8 RGBA; None if OpenSlide cannot decode it."""
         import openslide
 
@@ -164,8 +172,8 @@ def _tiled_pages(path: str) -> list[tuple[Any, ...]]:
 def _describe(page: Any) -> tuple[Any, ...] | None:
     usable = (
         page.is_tiled
-        and page.compression == _JPEG
-        and page.photometric in (_RGB, _YCBCR)
+        and (page.compression, page.photometric) in _KNOWN
+        and page.predictor in (1, 2)
         and (page.samplesperpixel, page.bitspersample, page.planarconfig) == (3, 8, 1)
         and page.imagedepth == 1
         and max(page.tilewidth, page.tilelength) <= _MAX_TILE_PX
@@ -176,17 +184,23 @@ def _describe(page: Any) -> tuple[Any, ...] | None:
     offsets, counts = (np.array(v, np.int64) for v in (page.dataoffsets, page.databytecounts))
     if not len(offsets) == len(counts) == across * down:
         return None
+    sizes = (page.imagewidth, page.imagelength, page.tilewidth, page.tilelength)
+    return (*sizes, offsets, counts, _codec(page))
+
+
+def _codec(page: Any) -> TileCodec:
+    if page.compression != _JPEG:
+        return DeflateCodec(page.predictor == 2)
     header = SOI + _ADOBE + bytes([page.photometric == _YCBCR])
     tables = page.jpegtables or b""
     if tables:
         header += tables[2 : tables.rfind(_EOI)]
-    sizes = (page.imagewidth, page.imagelength, page.tilewidth, page.tilelength)
-    return (*sizes, offsets, counts, header)
+    return JpegCodec(header)
 
 
-def _compare(level: JpegLevel, shown: _Shown, level_number: int) -> JpegLevel | None:
+def _compare(level: TileLevel, shown: _Shown, level_number: int) -> TileLevel | None:
     """Return the level if its tiles look as OpenSlide shows them, as far as drawn; else None."""
-    lenient = replace(level, strict=False)
+    lenient = replace(level, codec=replace(level.codec, strict=False))
     agreeing = 0
     for number in _spread(level, _COMPARED_TILES):
         expected = shown.tile(level, number, level_number)
@@ -202,20 +216,20 @@ def _compare(level: JpegLevel, shown: _Shown, level_number: int) -> JpegLevel | 
     if any(tile is not None for tile in intact):
         return level
     LOGGER.warning(
-        "%s: every JPEG tile tried is out of the ordinary, so damaged ones cannot be told",
+        "%s: every tile tried is out of the ordinary, so damaged ones cannot be told",
         Path(shown.path).name,
     )
     return lenient
 
 
-def _spread(level: JpegLevel, count: int) -> list[int]:
+def _spread(level: TileLevel, count: int) -> list[int]:
     """Return about `count` tiles that have bytes, evenly from all of them."""
     present = np.flatnonzero(level.counts > 0)
     places = np.linspace(0, len(present) - 1, 2 * count + 1).round().astype(int)[1::2]
     return sorted(set(present[places].tolist())) if len(present) else []
 
 
-def _decoded(level: JpegLevel, number: int, file: int) -> NDArray[np.uint8] | None:
+def _decoded(level: TileLevel, number: int, file: int) -> NDArray[np.uint8] | None:
     try:
         tile = level.decode(file, number)
     except DamagedTileError:

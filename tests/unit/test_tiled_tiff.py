@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -23,10 +24,12 @@ KINDS = {
     "tiles of 240 px": {"tile": (240, 240)},
     "wide tiles": {"tile": (128, 512)},
     "aperio": {"description": APERIO},
+    "deflate": {"compression": "adobe_deflate"},
+    "deflated differences": {"compression": "adobe_deflate", "predictor": True},
 }
 
 
-def write_jpeg_slide(path: Path, rgb: np.ndarray, levels: int = 1, **options) -> Path:
+def write_tiled_slide(path: Path, rgb: np.ndarray, levels: int = 1, **options) -> Path:
     given = {"tile": (256, 256), "photometric": "rgb", "compression": "jpeg", "metadata": None}
     given |= {"resolution": (20_000, 20_000), "resolutionunit": "CENTIMETER", **options}
     with tifffile.TiffWriter(path) as tiff:
@@ -63,7 +66,7 @@ def assert_same(path: Path, seed: int = 0, rectangles: int = 40) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_shows_what_openslide_shows(tmp_path, kind):
     rgb = tissue_picture(1024)[:1000, :900]
-    path = write_jpeg_slide(tmp_path / "a.tif", rgb, levels=3, **KINDS[kind])
+    path = write_tiled_slide(tmp_path / "a.tif", rgb, levels=3, **KINDS[kind])
     with SlideReader(path) as reader:
         assert 0 in reader.tiles.levels
     assert_same(path)
@@ -72,7 +75,7 @@ def test_every_kind_shows_what_openslide_shows(tmp_path, kind):
 def test_an_rgb_slide_is_not_taken_for_ycbcr(tmp_path):
     rgb = np.zeros((512, 512, 3), np.uint8)
     rgb[:] = (200, 40, 90)
-    path = write_jpeg_slide(tmp_path / "a.tif", rgb, **KINDS["rgb"])
+    path = write_tiled_slide(tmp_path / "a.tif", rgb, **KINDS["rgb"])
     with tifffile.TiffFile(path) as tiff:
         assert tiff.pages[0].photometric.name == "RGB"
     with SlideReader(path) as reader:
@@ -96,7 +99,7 @@ def test_a_real_slide_is_decoded_directly(shared_data):
 
 
 def test_other_compressions_stay_with_openslide(tmp_path, shared_data):
-    path = write_jpeg_slide(tmp_path / "a.tif", tissue_picture(512), compression="adobe_deflate")
+    path = write_tiled_slide(tmp_path / "a.tif", tissue_picture(512), compression="lzw")
     for slide in (path, shared_data / "slides/tcga-cr-7395-01a-01-ts1.svs"):
         with SlideReader(slide) as reader:
             assert reader.tiles is None and reader.tile_px is None
@@ -104,9 +107,9 @@ def test_other_compressions_stay_with_openslide(tmp_path, shared_data):
 
 def test_pixels_that_openslide_shows_differently_stay_with_it(tmp_path, monkeypatch):
     """Were a stream understood differently, if only in one level of grey, it would be noticed."""
-    import stainfuser.io.jpeg_tiff as module
+    import stainfuser.io.tiled_tiff as module
 
-    path = write_jpeg_slide(tmp_path / "a.tif", tissue_picture(512))
+    path = write_tiled_slide(tmp_path / "a.tif", tissue_picture(512))
     shown = module._Shown.tile
     monkeypatch.setattr(module._Shown, "tile", lambda *given: shown(*given) ^ 1)
     with SlideReader(path) as reader:
@@ -115,7 +118,7 @@ def test_pixels_that_openslide_shows_differently_stay_with_it(tmp_path, monkeypa
 
 def test_threads_share_a_slide(tmp_path):
     rgb = tissue_picture(1024)
-    path = write_jpeg_slide(tmp_path / "a.tif", rgb)
+    path = write_tiled_slide(tmp_path / "a.tif", rgb)
     places = [(x, y) for y in range(0, 1024, 128) for x in range(0, 1024, 128)]
     with SlideReader(path, fast=False) as reader:
         expected = [reader.read(x, y, 128, 128) for x, y in places]
@@ -142,7 +145,7 @@ def nonsense(stream: bytes) -> bytes:
 @pytest.mark.parametrize("damage", [zeroed, cut, nonsense])
 def test_a_damaged_tile_is_noticed(tmp_path, damage):
     rgb = tissue_picture(1024)
-    path = write_jpeg_slide(tmp_path / "a.tif", rgb)
+    path = write_tiled_slide(tmp_path / "a.tif", rgb)
     offset, count = tile_place(path, 5)
     overwrite(path, offset, damage(path.read_bytes()[offset : offset + count]))
     with SlideReader(path) as reader:
@@ -161,10 +164,27 @@ def test_a_damaged_tile_is_noticed(tmp_path, damage):
         assert area == 256 * 256
 
 
+def test_damaged_deflate_is_noticed_whatever_it_inflates_to(tmp_path):
+    """Most such tiles OpenSlide shows as noise, without an error."""
+    path = write_tiled_slide(tmp_path / "a.tif", tissue_picture(1024), compression="adobe_deflate")
+    whole = path.read_bytes()
+    offset, count = tile_place(path, 5)
+    silent = 0
+    for seed in range(10):
+        path.write_bytes(whole)
+        overwrite(path, offset + count // 3, np.random.default_rng(seed).bytes(400))
+        with SlideReader(path) as reader, pytest.raises(CorruptRegionError, match="x 256, y 256"):
+            reader.read(256, 256, 256, 256)
+        with SlideReader(path, fast=False) as reader, contextlib.suppress(CorruptRegionError):
+            reader.read(256, 256, 256, 256)
+            silent += 1
+    assert silent > 0
+
+
 def test_a_tile_of_another_size_is_damage(tmp_path):
     from stainfuser.io.bigtiff import encode_jpeg
 
-    path = write_jpeg_slide(tmp_path / "a.tif", tissue_picture(1024))
+    path = write_tiled_slide(tmp_path / "a.tif", tissue_picture(1024))
     offset, count = tile_place(path, 5)
     for shape in ((64, 64, 3), (8, 4000, 3)):
         other = encode_jpeg(np.zeros(shape, np.uint8), 50)
@@ -174,10 +194,10 @@ def test_a_tile_of_another_size_is_damage(tmp_path):
 
 
 def test_a_slide_is_looked_at_anew_when_it_changed(tmp_path):
-    path = write_jpeg_slide(tmp_path / "a.tif", tissue_picture(512))
+    path = write_tiled_slide(tmp_path / "a.tif", tissue_picture(512))
     with SlideReader(path) as reader:
         assert reader.tiles is not None
-    write_jpeg_slide(path, tissue_picture(768), compression="adobe_deflate")
+    write_tiled_slide(path, tissue_picture(768), compression="lzw")
     with SlideReader(path) as reader:
         assert reader.tiles is None
         assert reader.size_px == (768, 768)
@@ -185,7 +205,7 @@ def test_a_slide_is_looked_at_anew_when_it_changed(tmp_path):
 
 def test_a_scanner_whose_tiles_all_raise_warnings_is_read(tmp_path, caplog):
     """Extra bytes before the end of every stream: a warning each, and the picture is whole."""
-    path = write_jpeg_slide(tmp_path / "a.tif", tissue_picture(512))
+    path = write_tiled_slide(tmp_path / "a.tif", tissue_picture(512))
     for index in range(4):
         offset, count = tile_place(path, index)
         stream = path.read_bytes()[offset : offset + count]
@@ -202,6 +222,6 @@ def test_a_scanner_whose_tiles_all_raise_warnings_is_read(tmp_path, caplog):
         with open(path, "ab") as handle:
             handle.write(odd)
     with caplog.at_level("WARNING", logger="stainfuser"), SlideReader(path) as reader:
-        assert not reader.tiles.levels[0].strict
+        assert not reader.tiles.levels[0].codec.strict
     assert "out of the ordinary" in caplog.text
     assert_same(path, rectangles=10)
