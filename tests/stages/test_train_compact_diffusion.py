@@ -42,7 +42,7 @@ OPTIONS = {
     "weight_decay": 0.0,
     "ema_decay": 0.9,
     "checkpoint_steps": 2,
-    "label_dropout": 0.5,
+    "label_noise": 0.5,
 }
 
 

@@ -40,6 +40,8 @@ Pairs = list[RecolouredPair]
 
 # Fraction of the examples that are phantoms.
 PHANTOM_SHARE = 0.4
+# Statistics that hardly differ between examples are not blown up.
+LEAST_DEVIATION = 0.02
 # Examples drawn at a time.
 CHUNK = 8
 # Examples whose tiles give the principal components, and from which the decoder learns.
@@ -83,7 +85,7 @@ class CompactOptions:
     tile_px: int
     batch_size: int
     crop_px: int
-    label_dropout: float
+    label_noise: float
     autoencoder: OptimizationParameters
     diffusion: OptimizationParameters
     finetune: OptimizationParameters
@@ -109,12 +111,13 @@ def train_compact(
         path = examples_dir / "train.h5"
         store = store_examples(pipeline, data.train, options, path, options.examples, seed, key)
         stack.enter_context(store)
+        standardize_labels(pipeline, torch.from_numpy(store.read_all("labels")))
         train = StoredExamples(
             store,
             seed=seed,
             batch_size=options.batch_size,
             crop_px=options.crop_px,
-            label_dropout=options.label_dropout,
+            label_noise=options.label_noise,
         )
         held_out = {}
         # Nothing that is new to the model may get worse by training.
@@ -140,6 +143,19 @@ def train_compact(
             pipeline, TrainingData(train, held_out, max), phases, accelerator, work_dir, seed
         )
     return rows
+
+
+@torch.no_grad()
+def standardize_labels(pipeline: StainFuserPipeline, labels: Tensor) -> None:
+    """Let the untrained networks see (N, L) statistics with mean 0 and standard deviation 1.
+
+    That is put into the weights of the layer they enter by, so that nothing else has to know it.
+    """
+    mean, deviation = labels.mean(dim=0), labels.std(dim=0).clamp(min=LEAST_DEVIATION)
+    for network in (pipeline.unet, pipeline.controlnet):
+        layer = network.class_embedding.linear_1
+        layer.weight /= deviation.to(layer.weight)
+        layer.bias -= layer.weight @ mean.to(layer.weight)
 
 
 def train_autoencoder(

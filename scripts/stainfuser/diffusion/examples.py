@@ -116,9 +116,9 @@ class StoredExamples:
         Rows to draw from; None: all.
     augment
         False: the same crop in the middle every time, and the rows in order (validation).
-    label_dropout
-        Fraction of examples whose statistics are hidden, so that the target's tokens are looked
-        at and the few tissues of a training set are not learned by heart.
+    label_noise
+        Noise added to the statistics, in their standard deviations, so that the few tissues of a
+        training set are not learned by heart.
     """
 
     def __init__(
@@ -130,12 +130,12 @@ class StoredExamples:
         crop_px: int,
         rows: NDArray[np.int64] | None = None,
         augment: bool = True,
-        label_dropout: float = 0.0,
+        label_noise: float = 0.0,
     ) -> None:
-        self._label_dropout = label_dropout
         self._store, self._seed, self._batch_size = store, seed, batch_size
         self._crop_px, self._augment = crop_px, augment
         self._rows = np.arange(len(store)) if rows is None else rows
+        self._label_noise = label_noise * store.read_all("labels").std(0) if label_noise else None
 
     def draw(self, step: int, stream: int = 0) -> ExampleBatch:
         """Return the batch of one step."""
@@ -148,9 +148,9 @@ class StoredExamples:
         arrays = self._store.read(rows)
         if "clean" not in arrays:
             arrays.update(self._turned({name: arrays[name] for name in PIXELS}, rng))
-        if self._label_dropout and "labels" in arrays:
-            is_shown = rng.random((len(rows), 1)) >= self._label_dropout
-            arrays["labels"] = arrays["labels"] * is_shown.astype(np.float32)
+        if self._label_noise is not None:
+            noise = rng.standard_normal(arrays["labels"].shape, dtype=np.float32)
+            arrays["labels"] = arrays["labels"] + self._label_noise * noise
         return ExampleBatch.from_arrays(arrays)
 
     def _turned(self, images: dict[str, NDArray], rng: np.random.Generator) -> dict[str, NDArray]:

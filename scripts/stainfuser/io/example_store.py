@@ -41,6 +41,10 @@ class ExampleStore:
         unique, place = np.unique(np.asarray(rows), return_inverse=True)
         return {name: self._file[name][unique][place] for name in self._file}
 
+    def read_all(self, name: str) -> NDArray:
+        """Return one array of all rows, (N, ...)."""
+        return self._file[name][:]
+
     @classmethod
     def filled(
         cls,

@@ -102,7 +102,7 @@ def train_compact_diffusion(
     weight_decay: float,
     ema_decay: float,
     checkpoint_steps: int,
-    label_dropout: float,
+    label_noise: float,
 ) -> None:
     """Train on the split ``train`` and phantoms, choose on ``validation``, measure on ``test``.
 
@@ -209,7 +209,7 @@ def _compact_options(options: dict[str, Any]) -> CompactOptions:
         tile_px=options["tile_px"],
         batch_size=options["batch_size"],
         crop_px=options["crop_px"],
-        label_dropout=options["label_dropout"],
+        label_noise=options["label_noise"],
         autoencoder=phase("autoencoder", "autoencoder_"),
         diffusion=phase("diffusion", ""),
         finetune=phase("finetune", "finetune_"),
