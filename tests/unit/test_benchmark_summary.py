@@ -7,6 +7,7 @@ from stainfuser.diffusion.benchmark_summary import (
     COLUMNS,
     Bound,
     as_markdown,
+    as_notes,
     compare,
     summarise_with_intervals,
 )
@@ -90,6 +91,19 @@ def test_the_worst_case_is_held_to_its_own_bound():
 def test_arms_that_were_not_measured_are_left_out():
     assert compare(summary_of(rows("operator_head", [1.0, 2.0]))) == []
     assert len({(b.data, b.metric, b.kind) for b in BOUNDS}) == len(BOUNDS)
+
+
+def test_notes_tell_refusals_and_what_was_extrapolated():
+    data = "degenerate, pen"
+    notes = as_notes(
+        summary_of(
+            rows("operator_head", [0.1, 0.3], data, "confidence"),
+            rows("operator_head", [0.0, 1.5], data, "de"),
+            rows("sd21, 20 steps", [412.3], "speed, 512 px tile", "seconds_from_5_of_21_calls"),
+        )
+    )
+    assert "| pen | 0.2 (0.1) | 0.75 (1.5) |" in notes
+    assert "sd21, 20 steps, speed, 512 px tile: 412 s, extrapolated from 5 of 21 calls." in notes
 
 
 def test_a_plot_is_drawn_whatever_is_missing(tmp_path):

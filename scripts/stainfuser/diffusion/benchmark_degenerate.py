@@ -11,18 +11,22 @@ from stainfuser.diffusion.benchmark_arms import OPERATOR, Image
 from stainfuser.diffusion.head_evaluation import Row
 from stainfuser.stain.metrics import ciede2000_map
 
-# Where a model's confidence stands: a row's keys.
 TARGETS_USED = 3
+HELD_OUT_TISSUE, ALL_TISSUE = "degenerate, none (held-out H&E)", "degenerate, none (all H&E)"
 
 
 def evaluate_degenerate(
-    pipe: Any, kinds: Mapping[str, Mapping[str, Image]], tissue: Mapping[str, Image]
+    pipe: Any,
+    kinds: Mapping[str, Mapping[str, Image]],
+    tissue: Mapping[str, Image],
+    all_tissue: Mapping[str, Image],
 ) -> list[Row]:
     """Return rows of ``confidence`` and of the colour change ``de``, mean and 99th percentile.
 
-    Every degenerate image is a source for `TARGETS_USED` H&E targets and a target of as many H&E
-    sources (``as target``). H&E tissue itself is measured for its confidence alone. Rows without
-    an operator head lack the confidence.
+    Every degenerate image is a source for `TARGETS_USED` images of `tissue` and a target of as
+    many (``as target``). H&E tissue itself is measured for its confidence alone: `tissue` that was
+    held out, and `all_tissue`, so that what is refused without need shows. Rows without an operator
+    head lack the confidence.
     """
     sides = list(tissue.values())[:TARGETS_USED]
     rows: list[Row] = []
@@ -31,9 +35,10 @@ def evaluate_degenerate(
             for other in sides:
                 rows.append(_row(pipe, f"degenerate, {kind}", name, rgb, other))
                 rows.append(_row(pipe, f"degenerate, {kind} as target", name, other, rgb))
-    for name, source, target in _pairs_of(tissue):
-        row = _row(pipe, "degenerate, none (H&E tissue)", name, source, target)
-        rows.append({key: row[key] for key in row if not key.endswith("de")})
+    for data, images in ((HELD_OUT_TISSUE, tissue), (ALL_TISSUE, all_tissue)):
+        for name, source, target in _pairs_of(images):
+            row = _row(pipe, data, name, source, target)
+            rows.append({key: row[key] for key in row if not key.endswith("de")})
     return rows
 
 

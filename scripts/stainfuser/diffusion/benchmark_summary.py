@@ -137,6 +137,28 @@ def as_markdown(compared: Sequence[Row]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def as_notes(summary: Sequence[Row]) -> str:
+    """Return what nothing is asked of and a reader should know: refusals, extrapolated times."""
+    table = {(row["arm"], row["data"], row["metric"]): row for row in summary}
+    lines = [
+        "",
+        "| degenerate input | confidence, mean (least) | change, mean CIEDE2000 (most) |",
+        "|---|---|---|",
+    ]
+    for (arm, data, metric), row in table.items():
+        if data.startswith("degenerate") and metric == "confidence":
+            change = table.get((arm, data, "de"))
+            moved = f"{_short(change['mean'])} ({_short(change['worst'])})" if change else ""
+            name = data.removeprefix("degenerate, ")
+            lines.append(f"| {name} | {_short(row['mean'])} ({_short(row['worst'])}) | {moved} |")
+    lines.append("")
+    for (arm, data, metric), row in table.items():
+        if metric.startswith("seconds_from"):
+            calls = metric.removeprefix("seconds_from_").replace("_", " ")
+            lines.append(f"{arm}, {data}: {row['mean']:.0f} s, extrapolated from {calls}.")
+    return "\n".join(lines) + "\n"
+
+
 def _best_classical(
     table: dict[tuple[str, str, str], Row], bound: Bound
 ) -> tuple[str | None, float]:
@@ -166,4 +188,6 @@ def _is_met(bound: Bound, reached: float) -> bool:
 
 
 def _short(value: object) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"

@@ -34,6 +34,7 @@ from stainfuser.diffusion.benchmark_speed import (
 from stainfuser.diffusion.benchmark_summary import (
     COLUMNS,
     as_markdown,
+    as_notes,
     compare,
     summarise_with_intervals,
 )
@@ -123,11 +124,14 @@ def benchmark_model(
     arms = peer_arms() | model_arms(pipe)
     rows = _colour_rows(arms, plain, mosaics, seed, phantom_pairs, pairs_per_image, fan_step)
     structure, sheet = _structure_rows(pipe, arms, tissue, plain)
-    rows += structure + _degenerate_rows(pipe, plain, other, seed) + _context_rows(pipe, plain)
+    rows += structure + _degenerate_rows(pipe, plain, other, tissue, seed)
+    rows += _context_rows(pipe, plain)
     speed, unmeasured = _speed_rows(pipe, model, threads, sd21_limit_s)
     summary = summarise_with_intervals(rows + speed, seed, bootstrap_samples, confidence)
     _write_table(table_path, [*summary, *unmeasured])
-    _write_text(comparison_path, _machine(threads) + as_markdown(compare(summary)))
+    _write_text(
+        comparison_path, _machine(threads) + as_markdown(compare(summary)) + as_notes(summary)
+    )
     save_picture(sheet_path, sheet)
     plot_errors(figure_path, summary)
 
@@ -185,14 +189,18 @@ def _structure_rows(
 
 
 def _degenerate_rows(
-    pipe: Any, plain: Mapping[str, Image], other: Mapping[str, Image], seed: int
+    pipe: Any,
+    plain: Mapping[str, Image],
+    other: Mapping[str, Image],
+    tissue: Mapping[str, Image],
+    seed: int,
 ) -> list[Row]:
     windows = sheet_windows(plain)
     kinds = degenerate_inputs(windows, seed)
     if other:
         kinds["not H&E"] = sheet_windows(other)
     with _Timed("degenerate inputs"):
-        return evaluate_degenerate(pipe, kinds, windows)
+        return evaluate_degenerate(pipe, kinds, windows, sheet_windows(tissue))
 
 
 def _context_rows(pipe: Any, plain: Mapping[str, Image]) -> list[Row]:
