@@ -102,7 +102,8 @@ def benchmark_model(
     fan_step
         Every so manieth pair of staining protocols.
     sd21_limit_s
-        Seconds that network calls of `sd21` are timed for; 0 leaves it out.
+        Seconds that the network calls of `sd21` may take, else some are extrapolated; 0 leaves it
+        out.
     bootstrap_samples, confidence
         Of the intervals.
 
