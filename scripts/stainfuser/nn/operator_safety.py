@@ -22,7 +22,9 @@ from stainfuser.nn.operator_solve import (
 )
 
 # Confidence below which nothing is changed, and above which the operator is used as it is.
-NO_CONFIDENCE, FULL_CONFIDENCE = 0.8, 0.93
+NO_CONFIDENCE, FULL_CONFIDENCE = 0.65, 0.86
+# Deviation of the OD over all pixels below which an image is one even colour, and above which not.
+EVEN_OD = (0.01, 0.03)
 # Least expected gradient correlation with the source.
 MIN_STRUCTURE = 0.966
 SHRINKING_STEPS = 20
@@ -59,6 +61,7 @@ def safe_solution(
     `source_logit` and `target_logit` are the log-odds that each side is H&E.
     """
     belief = [float(torch.sigmoid(torch.tensor(x))) for x in (source_logit, target_logit)]
+    belief = [b * _evenness_penalty(side) for b, side in zip(belief, (source, target), strict=True)]
     confidence = belief[0] * belief[1]
     relative, white = match.relative.double(), match.white.double()
     gains = match.gains.double()
@@ -122,6 +125,15 @@ def _gains_only(gains: Tensor) -> Tensor:
     relative = gains.new_zeros(*gains.shape[:-1], 9, 3)
     relative[..., :3, :] = torch.diag_embed(gains)
     return relative
+
+
+def _evenness_penalty(side: ClassStatistics) -> float:
+    """Return 0 for one even colour, which no tissue has, and 1 for what varies."""
+    sums = side.groups[0].double().sum(0)
+    mean = sums[1:4] / sums[0]
+    # Of the products the squares: rr, gg, bb of the upper triangle.
+    variance = sums[[4, 7, 9]] / sums[0] - mean.square()
+    return _ramp(float(variance.mean().clamp(min=0.0).sqrt()), *EVEN_OD)
 
 
 def _nuclei_fraction(side: ClassStatistics) -> float:
