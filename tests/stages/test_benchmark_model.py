@@ -99,6 +99,7 @@ def test_table_comparison_sheet_and_figure_are_written(collection):
     assert arms == {
         *("identity", "reinhard", "macenko", "vahadane"),
         *("operator_head", "render", "render+operator"),
+        "operator fitted to the truth",
     }
     data = {row["data"] for row in rows}
     assert {"phantoms", "tissue, matched", "tissue, mismatched", "fan"} <= data
@@ -110,6 +111,8 @@ def test_table_comparison_sheet_and_figure_are_written(collection):
     assert table["operator_head", "source x target", "structure"]["n"] == "20"
     assert table["identity", "held-out source x target", "structure"]["mean"] == "1.0"
     assert table["identity", "fan", "de"]["n"] == table["vahadane", "fan", "de"]["n"]
+    oracle = table["operator fitted to the truth", "tissue, matched", "de"]
+    assert float(oracle["mean"]) < 0.5 * float(table["identity", "tissue, matched", "de"]["mean"])
     text = (out / "model.md").read_text()
     assert text.startswith("Times: 1 threads of ") and text.count("| fan | de |") == 3
     assert str(collection) not in text and "| none (all H&E) |" in text

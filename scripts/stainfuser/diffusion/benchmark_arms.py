@@ -29,6 +29,8 @@ Arm = Callable[[Image], Callable[[Image], Image]]
 IDENTITY, OPERATOR, RENDER, COMBINED = "identity", "operator_head", "render", "render+operator"
 # From the most to the least elaborate.
 MODEL_ARMS = (OPERATOR, RENDER, COMBINED)
+# An operator that was fitted to the truth: what this kind of map can reach.
+ORACLE = "operator fitted to the truth"
 # Sources whose summaries are kept.
 REMEMBERED = 64
 
@@ -87,7 +89,7 @@ def _by_head(head: OperatorHead, summarise: _Summaries, target: Image) -> Callab
     wanted = head.summarise([target])
 
     def normalize(source: Image) -> Image:
-        solution = head.solve(summarise(source), wanted)
+        solution = head.solve(summarise(source), wanted, [source])
         operator = ColourOperator.from_json(solution.diagnostics["operator"])
         return apply_lookup_table(source, operator.lookup_table())
 
@@ -101,11 +103,14 @@ def _by_rendering(pipe: Any, target: Image) -> Callable[[Image], Image]:
 
 def _by_fitted_operator(render: Arm, target: Image) -> Callable[[Image], Image]:
     normalize = render(target)
+    return lambda source: operated(source, normalize(source))
 
-    def operate(source: Image) -> Image:
-        white = background_colour(source, np.ones(source.shape[:2], bool))[0]
-        white = np.asarray(white, np.float64)
-        boxes = tissue_boxes(source, normalize(source), white)
-        return apply_lookup_table(source, fit_operator(*boxes, white).lookup_table())
 
-    return operate
+def operated(source: Image, wanted: Image) -> Image:
+    """Return `source` through the colour operator that comes nearest to `wanted`, its own pixels.
+
+    With the truth as `wanted`, no operator can do much better.
+    """
+    white = background_colour(source, np.ones(source.shape[:2], bool))[0].astype(np.float64)
+    operator = fit_operator(*tissue_boxes(source, wanted, white), white)
+    return apply_lookup_table(source, operator.lookup_table())

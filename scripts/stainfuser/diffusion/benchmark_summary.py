@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stainfuser.diffusion.benchmark_arms import MODEL_ARMS
+from stainfuser.diffusion.benchmark_arms import MODEL_ARMS, ORACLE
 from stainfuser.diffusion.head_evaluation import Row, grouped, worst_of
 from stainfuser.seeds import generator
 from stainfuser.stain.bootstrap import bootstrap_means
@@ -138,7 +138,7 @@ def as_markdown(compared: Sequence[Row]) -> str:
 
 
 def as_notes(summary: Sequence[Row]) -> str:
-    """Return what nothing is asked of and a reader should know: refusals, extrapolated times."""
+    """Return what nothing is asked of and a reader should know: refusals, ceilings, estimates."""
     table = {(row["arm"], row["data"], row["metric"]): row for row in summary}
     lines = [
         "",
@@ -153,6 +153,8 @@ def as_notes(summary: Sequence[Row]) -> str:
             lines.append(f"| {name} | {_short(row['mean'])} ({_short(row['worst'])}) | {moved} |")
     lines.append("")
     for (arm, data, metric), row in table.items():
+        if arm == ORACLE and metric == "de":
+            lines.append(f"{data}: an {arm} reaches CIEDE2000 {_short(row['mean'])}.")
         if metric.startswith("seconds_from"):
             calls = metric.removeprefix("seconds_from_").replace("_", " ")
             lines.append(f"{arm}, {data}: {row['mean']:.0f} s, extrapolated from {calls}.")

@@ -14,7 +14,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stainfuser.diffusion.benchmark_arms import OPERATOR, Arm, Image, head_arm, peer_arms
+from stainfuser.diffusion.benchmark_arms import (
+    OPERATOR,
+    ORACLE,
+    Arm,
+    Image,
+    head_arm,
+    operated,
+    peer_arms,
+)
 from stainfuser.nn.operator_head import OperatorHead
 from stainfuser.seeds import generator
 from stainfuser.stain.benchmark_tasks import (
@@ -83,8 +91,10 @@ def recolouring_tasks(
     return tasks
 
 
-def evaluate_recolouring(arms: Mapping[str, Arm], tasks: Sequence[ExactTask]) -> list[Row]:
-    """Return one row per arm and task.
+def evaluate_recolouring(
+    arms: Mapping[str, Arm], tasks: Sequence[ExactTask], with_oracle: bool = False
+) -> list[Row]:
+    """Return one row per arm and task; `with_oracle`: of an operator fitted to the truth, too.
 
     ``de`` over all pixels, ``tissue_de`` without the glass (which an operator keeps and a
     recolouring may move), ``psnr``, and ``structure``: gradient correlation with the source.
@@ -92,8 +102,10 @@ def evaluate_recolouring(arms: Mapping[str, Arm], tasks: Sequence[ExactTask]) ->
     rows: list[Row] = []
     for task in tasks:
         tissue = ~glass_mask(task.source)
-        for arm, fit in arms.items():
-            result = fit(task.reference)(task.source)
+        results = {arm: fit(task.reference)(task.source) for arm, fit in arms.items()}
+        if with_oracle:
+            results[ORACLE] = operated(task.source, task.truth)
+        for arm, result in results.items():
             difference = ciede2000_map(result, task.truth)
             rows.append(
                 {

@@ -160,10 +160,10 @@ def _colour_rows(
     fan_step: int,
 ) -> list[Row]:
     with _Timed("phantoms of unseen laboratories"):
-        rows = evaluate_recolouring(arms, phantom_tasks(phantom_pairs, seed))
+        rows = evaluate_recolouring(arms, phantom_tasks(phantom_pairs, seed), with_oracle=True)
     with _Timed("held-out tissue under held-out recolourings"):
         tasks = recolouring_tasks(plain, seed, pairs_per_image, "tissue, ")
-        rows += evaluate_recolouring(arms, tasks)
+        rows += evaluate_recolouring(arms, tasks, with_oracle=True)
     if len(mosaics) > 1:
         with _Timed("staining protocols"):
             rows += evaluate_fan(arms, mosaics, fan_step)
