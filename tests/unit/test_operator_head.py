@@ -335,3 +335,12 @@ def test_axes_are_a_root_of_the_covariance_and_survive_a_class_without_one(head)
     broken[..., 4:10] -= 1.0
     axes = replace(statistics, classes=broken).axes()
     assert torch.isfinite(axes).all()
+
+
+def test_threads_do_not_change_a_bit_of_the_statistics():
+    rng = np.random.default_rng(5)
+    head = OperatorHead(PARAMS).eval().requires_grad_(False)
+    tiles = rng.integers(0, 256, (9, 400, 380, 3)).astype(np.uint8)
+    one, three = (head.summarise(tiles, workers) for workers in (1, 3))
+    for name in one.__annotations__:
+        assert torch.equal(getattr(one, name), getattr(three, name))

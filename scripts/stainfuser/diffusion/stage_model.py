@@ -32,6 +32,8 @@ class StageModel:
         Seed of the noise field, for models that start from noise.
     load_pipe
         Returns the pipeline; called only if the diffusion part is used.
+    threads
+        Threads in which the head looks at tiles; they do not change what it finds.
 
     Raises
     ------
@@ -48,10 +50,11 @@ class StageModel:
         options: NormalizeOptions,
         seed: int,
         load_pipe: Callable[[], Any],
+        threads: int = 1,
     ) -> None:
         self._contents = read_contents(model_dir)
         self._target, self._options = target, options
-        self._seed, self._load_pipe = seed, load_pipe
+        self._seed, self._load_pipe, self._threads = seed, load_pipe, threads
         self.uses_head = chooses_head(options, self._contents)
 
     @cached_property
@@ -83,7 +86,7 @@ class StageModel:
 
         head, target = self._head_and_target
         with one_thread():
-            return plan_by_head(sample, head.fit(sample.tiles, target))
+            return plan_by_head(sample, head.fit(sample.tiles, target, self._threads))
 
     @cached_property
     def _head_and_target(self) -> tuple[Any, Any]:

@@ -10,9 +10,10 @@ anywhere: what is learned is which tissue of one slide is the same tissue in ano
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import NamedTuple, Self, TypeVar
 
 import numpy as np
 import torch
@@ -44,6 +45,7 @@ MIN_SIDE_PX = 16
 CHUNK_PX = 1 << 17
 # Chunks whose features are kept for the second look, 7 MB each; others are encoded again.
 KEPT_CHUNKS = 24
+Looked = TypeVar("Looked")
 
 
 class Encoded(NamedTuple):
@@ -195,12 +197,15 @@ class OperatorHead(nn.Module):
     # ---- for users -----------------------------------------------------------------------------
 
     @torch.no_grad()
-    def summarise(self, images: NDArray[np.uint8] | Sequence[NDArray[np.uint8]]) -> ClassStatistics:
+    def summarise(
+        self, images: NDArray[np.uint8] | Sequence[NDArray[np.uint8]], workers: int = 1
+    ) -> ClassStatistics:
         """Return the statistics of the tiles of one slide, float64, poolable with ``+``.
 
         `images` is (N, H, W, 3) uint8 RGB or a sequence of (H, W, 3), of any size: large ones are
         cut into pieces of at most twice `max_side_px`, and these averaged by a whole factor until
-        they fit. Raises `ValueError` for anything else.
+        they fit. Raises `ValueError` for anything else. `workers` threads look at different tiles
+        at once; what they find is added in one order, so that their number does not matter.
         """
         limit_px = self.params.max_side_px
         pieces = [piece for image in _checked(images) for piece in _pieces(image, 2 * limit_px)]
@@ -211,17 +216,19 @@ class OperatorHead(nn.Module):
         colour = ColourMoments((moments / count).float()[None])
         kept: list[Encoded] = []
         context = 0.0
-        for chunk in chunks:
-            encoded = self.encode(chunk, colour)
+        for encoded in _each(chunks, lambda _, chunk: self.encode(chunk, colour), workers):
             context = context + encoded.context.double().sum(0)
             if len(kept) < KEPT_CHUNKS:
                 kept.append(encoded)
         look = self.embed_context(context.float(), count.float())
-        classes = groups = 0.0
-        for number, chunk in enumerate(chunks):
+
+        def recognized(number: int, chunk: Tensor) -> tuple[Tensor, Tensor]:
             encoded = kept[number] if number < len(kept) else self.encode(chunk, colour)
             logits, group_logits = self.classify(encoded, look.expand(len(chunk), -1))
-            sums = class_sums(chunk, logits, group_logits)
+            return class_sums(chunk, logits, group_logits)
+
+        classes = groups = 0.0
+        for sums in _each(chunks, recognized, workers):
             classes, groups = (
                 total + part.double().sum(0)
                 for total, part in zip((classes, groups), sums, strict=True)
@@ -242,9 +249,10 @@ class OperatorHead(nn.Module):
         self,
         images: NDArray[np.uint8] | Sequence[NDArray[np.uint8]],
         target: ClassStatistics,
+        workers: int = 1,
     ) -> Solution:
         """Return the operator from tiles of one slide to a target, `summarise` of its tiles."""
-        return self.solve(self.summarise(images), target)
+        return self.solve(self.summarise(images, workers), target)
 
     def save_pretrained(self, folder: str | Path, stamp: Mapping[str, str] | None = None) -> None:
         """Write ``config.json`` and ``model.safetensors``; `stamp` says what made them."""
@@ -349,6 +357,23 @@ def _chunks(tiles: list[Tensor]) -> list[Tensor]:
         else:
             chunks.append([tile])
     return [torch.cat(chunk) for chunk in chunks]
+
+
+def _each(
+    chunks: list[Tensor], look_at: Callable[[int, Tensor], Looked], workers: int
+) -> Iterator[Looked]:
+    """Yield what `look_at` finds in each chunk (with its number), in order, no gradients kept."""
+
+    @torch.no_grad()  # it holds for one thread only
+    def look(number: int) -> Looked:
+        return look_at(number, chunks[number])
+
+    if workers < 2:
+        yield from map(look, range(len(chunks)))
+        return
+    with ThreadPoolExecutor(workers) as pool:
+        for start in range(0, len(chunks), 2 * workers):  # few results wait at a time
+            yield from pool.map(look, range(start, min(start + 2 * workers, len(chunks))))
 
 
 def _batched(statistics: ClassStatistics) -> ClassStatistics:

@@ -133,6 +133,7 @@ def normalize_slide(
         options,
         derive_seed(seed, "noise", slide),
         lambda: load_model(model_dir, device),
+        threads,
     )
     job = _SlideJob(
         slide,
