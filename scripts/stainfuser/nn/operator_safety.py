@@ -6,6 +6,7 @@ tell, and that the structure of the tissue survives, which follows from the clas
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,14 +21,15 @@ from stainfuser.nn.operator_solve import (
     absolute_coefficients,
     predicted_structure,
 )
+from stainfuser.nn.operator_trial import Trial
 
 # Confidence below which nothing is changed, and above which the operator is used as it is.
 NO_CONFIDENCE, FULL_CONFIDENCE = 0.65, 0.86
 # Deviation of the OD over all pixels below which an image is one even colour, and above which not.
-EVEN_OD = (0.01, 0.03)
+EVEN_OD = (0.004, 0.012)
 # Least expected gradient correlation with the source.
 MIN_STRUCTURE = 0.966
-SHRINKING_STEPS = 20
+SHRINKING_STEPS = 8
 # `stain.operators.ColourOperator` trusts colours within so many deviations of the centre; classes
 # above this share of the pixels must be.
 TRUSTED_SIGMAS, SEEN_FRACTION = 3.0, 1e-4
@@ -55,10 +57,12 @@ def safe_solution(
     target: ClassStatistics,
     source_logit: float,
     target_logit: float,
+    trial: Trial | None = None,
 ) -> Solution:
     """Shrink a match of one source and one target (B = 1) to what is safe.
 
-    `source_logit` and `target_logit` are the log-odds that each side is H&E.
+    `source_logit` and `target_logit` are the log-odds that each side is H&E. Whether structure
+    survives is seen in a `trial`, else predicted from the statistics.
     """
     belief = [float(torch.sigmoid(torch.tensor(x))) for x in (source_logit, target_logit)]
     belief = [b * _evenness_penalty(side) for b, side in zip(belief, (source, target), strict=True)]
@@ -66,7 +70,14 @@ def safe_solution(
     relative, white = match.relative.double(), match.white.double()
     gains = match.gains.double()
     trust = _ramp(confidence, NO_CONFIDENCE, FULL_CONFIDENCE)
-    relative, kept = _structure_safe(relative, gains, white, source)
+
+    def keeps(operator: Tensor) -> bool:
+        if trial is not None:
+            return trial.accepts(operator, white)
+        coefficients = absolute_coefficients(operator, white)
+        return float(predicted_structure(coefficients, source)[0]) >= MIN_STRUCTURE
+
+    relative, kept = _structure_safe(relative, gains, keeps)
     identity = _gains_only(torch.ones_like(gains))
     relative = torch.round(torch.lerp(identity, relative, trust), decimals=DECIMALS)
     coefficients = absolute_coefficients(relative, white)
@@ -89,34 +100,31 @@ def safe_solution(
 
 
 def _structure_safe(
-    relative: Tensor, gains: Tensor, white: Tensor, source: ClassStatistics
+    relative: Tensor, gains: Tensor, keeps: Callable[[Tensor], bool]
 ) -> tuple[Tensor, float]:
     """Return the operator, weakened as little as keeps the structure, and what was kept of it.
 
     It is weakened towards plain gains per channel, which move the colour of the tissue and hardly
     touch its structure, or towards no change, whichever keeps more.
     """
+    if keeps(relative):
+        return relative, 1.0
     identity = _gains_only(torch.ones_like(gains))
-    simple, _ = _weakened(_gains_only(gains), identity, white, source)
-    choices = [_weakened(relative, safe, white, source) for safe in (simple, identity)]
+    simple, _ = _weakened(_gains_only(gains), identity, keeps)
+    choices = [_weakened(relative, safe, keeps) for safe in (simple, identity)]
     return max(choices, key=lambda choice: choice[1])
 
 
 def _weakened(
-    relative: Tensor, safe: Tensor, white: Tensor, source: ClassStatistics
+    relative: Tensor, safe: Tensor, keeps: Callable[[Tensor], bool]
 ) -> tuple[Tensor, float]:
     """Return the mixture of two operators nearest to the first that keeps the structure."""
-
-    def keeps(share: float) -> bool:
-        coefficients = absolute_coefficients(torch.lerp(safe, relative, share), white)
-        return float(predicted_structure(coefficients, source)[0]) >= MIN_STRUCTURE
-
-    if keeps(1.0):
+    if keeps(relative):
         return relative, 1.0
     low, high = 0.0, 1.0
     for _ in range(SHRINKING_STEPS):
         middle = (low + high) / 2
-        low, high = (middle, high) if keeps(middle) else (low, middle)
+        low, high = (middle, high) if keeps(torch.lerp(safe, relative, middle)) else (low, middle)
     return torch.lerp(safe, relative, low), low
 
 
