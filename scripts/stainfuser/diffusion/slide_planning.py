@@ -66,6 +66,7 @@ class MaskedSlide:
         """Show the model a sample of the slide's tissue and decide how it is normalised."""
         rng = generator(seed, "normalize", self.name)
         view = self.view(choose_plane_mpp(model.mpp, self.probe["mpp"]))
-        corners = draw_tiles(view, options.tile_px, options.sample_tiles, rng)
-        tiles = [view.read_tile(reader, x, y, options.tile_px) for x, y in corners]
+        side_px = model.sample_px(options)
+        corners = draw_tiles(view, side_px, options.sample_tiles, rng)
+        tiles = [view.read_tile(reader, x, y, side_px) for x, y in corners]
         return model.plan(Sample(self.name, corners, tiles, white, view.plane_mpp), options, rng)

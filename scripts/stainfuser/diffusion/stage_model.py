@@ -16,6 +16,8 @@ from stainfuser.diffusion.rendering import Renderer
 from stainfuser.errors import ConfigError
 from stainfuser.presets import HEAD_FOLDER, ModelContents, read_contents
 
+HEAD_TILE_PX = 256
+
 
 class StageModel:
     """A model folder and a target, for all slides or images of a stage.
@@ -75,6 +77,13 @@ class StageModel:
         """
         if self.uses_head:
             self._head_and_target  # noqa: B018 - remembered
+
+    def sample_px(self, options: NormalizeOptions) -> int:
+        """Return the side of the tiles of a sample, px at the model's resolution.
+
+        The head sees small ones: they can be chosen with less glass, which makes it doubtful.
+        """
+        return min(options.tile_px, HEAD_TILE_PX) if self.uses_head else options.tile_px
 
     def plan(self, sample: Sample, options: NormalizeOptions, rng: np.random.Generator) -> Plan:
         """Decide how a slide is normalised; `options` may have smaller tiles than the stage's."""

@@ -241,9 +241,10 @@ class _ImagesJob:
         share = max(1, options.sample_tiles // len(readers))
         corners, tiles, whites = [], [], []
         for reader, view in zip(readers, views, strict=True):
-            drawn = draw_tiles(view, options.tile_px, share, rng)
+            side_px = self.model.sample_px(options)
+            drawn = draw_tiles(view, side_px, share, rng)
             corners += drawn
-            tiles += [view.read_tile(reader, x, y, options.tile_px) for x, y in drawn]
+            tiles += [view.read_tile(reader, x, y, side_px) for x, y in drawn]
             pixels = reader.pixels
             whites.append(background_colour(pixels, np.ones(pixels.shape[:2], bool))[0])
             reader.close()
