@@ -17,14 +17,14 @@ from stainfuser.nn.od_torch import (
 )
 
 # Tiles that are looked at, spread over those given, and the side of the window in their middle, px.
-TRIED_TILES, WINDOW_PX = 8, 320
+TRIED_TILES, WINDOW_PX = 8, 400
 # Least gradient correlation with the source, of all the tiles and of each.
 MIN_STRUCTURE = 0.96
 # Largest mean change of the glass, CIE94, and what is glass: lighter than this with less chroma.
-MAX_GLASS_CHANGE = 1.5
+MAX_GLASS_CHANGE = 1.0
 GLASS_LIGHTNESS, GLASS_CHROMA = 88.0, 8.0
 # Less glass than this share of a tile is gaps between cells.
-MIN_GLASS_FRACTION = 0.005
+MIN_GLASS_FRACTION = 0.0025
 
 
 class Trial:
