@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 
 from stainfuser.diffusion import pair_sampler
 from stainfuser.diffusion.pipeline import StainFuserPipeline
+from stainfuser.diffusion.validation import better_arm
 from stainfuser.errors import ConfigError, InputError, TrainingError
 from stainfuser.nn.class_matcher import OperatorHeadParams
 from stainfuser.nn.operator_head import OperatorHead
@@ -314,12 +315,11 @@ def test_examples_from_an_operator_head_are_stored_and_resumed(pairs, head_model
     assert pipeline.config.start == "operator_head"
 
 
-@pytest.mark.parametrize(("rate", "saved"), [(0.02, "trained"), (0.0, "trained")])
-def test_going_on_from_a_model_keeps_what_it_is(pairs, trained, tmp_path, rate, saved):
+def test_going_on_from_a_model_keeps_what_it_is(pairs, trained, tmp_path):
     model = trained / "model"
-    train(tmp_path, pairs, initial_model=str(model), learning_rate=rate, channels=[64, 64], steps=4)
+    train(tmp_path, pairs, initial_model=str(model), channels=[8] * 4, steps=4)
     content = json.loads((tmp_path / "validation.json").read_text())
-    assert content["saved"] == saved
+    assert content["saved"] == better_arm(content["parts"])
     before, after = (
         load_file(folder / "vae" / "diffusion_pytorch_model.safetensors")
         for folder in (model, tmp_path / "model")
@@ -471,3 +471,13 @@ def test_sd21_without_a_base_is_refused(pairs, stable_diffusion, tmp_path):
         )
     with pytest.raises(InputError, match="smaller than the network's 64 px"):
         train(tmp_path, pairs, base_model=str(stable_diffusion), **SD21)
+
+
+def test_the_better_of_two_models_is_told_by_what_was_held_out():
+    def part(n, untrained, trained):
+        return {"n": n, "untrained": {"ciede2000": untrained}, "trained": {"ciede2000": trained}}
+
+    parts = {"train": part(9, 5.0, 1.0), "held_out_sources": part(1, 3.0, 4.0)}
+    assert better_arm(parts) == "untrained"
+    assert better_arm({**parts, "held_out_both": part(2, 3.0, 2.0)}) == "trained"
+    assert better_arm({"train": parts["train"]}) == "trained"

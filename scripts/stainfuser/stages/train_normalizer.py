@@ -25,7 +25,7 @@ from stainfuser.diffusion.training import TrainingParameters, reproducible, trai
 from stainfuser.diffusion.training_pictures import draw_curves, draw_samples
 from stainfuser.diffusion.validation import ARMS, better_arm, render_parts, score_parts
 from stainfuser.errors import ConfigError, InputError
-from stainfuser.files import atomic_path, sha256_content, sync_file, write_json
+from stainfuser.files import atomic_path, read_json, sha256_content, sync_file, write_json
 from stainfuser.io.pair_store import PairStore
 from stainfuser.logs import LOGGER
 from stainfuser.presets import HEAD_FOLDER, find_model, read_contents
@@ -66,6 +66,7 @@ NOT_OPTIONS = (
 SAMPLE_ROWS_PER_PART = 2
 # What a model that training begins with decides in place of the configuration.
 MODEL_KEYS = ("preset", "objective", "start", "context_tokens")
+SIZED_PARTS = ("vae", "unet")
 # Stylised images that enter the fingerprint of the pairs, besides all sources and targets.
 FINGERPRINT_PAIRS = 64
 
@@ -217,6 +218,9 @@ def _with_found_models(options: dict[str, Any]) -> dict[str, Any]:
             )
         found["initial_model"] = str(contents.folder)
         found.update({key: contents.index[key] for key in MODEL_KEYS if key in contents.index})
+        if found["preset"] == "compact":
+            vae, unet = (read_json(contents.folder / part / "config.json") for part in SIZED_PARTS)
+            found.update(latent_patch_px=vae["patch_px"], channels=unet["block_out_channels"])
         found["operator_head"] = str(contents.folder / HEAD_FOLDER) if contents.has_head else None
     elif options["operator_head"] is not None and options["start"] == START:
         contents = read_contents(find_model(options["operator_head"]))
