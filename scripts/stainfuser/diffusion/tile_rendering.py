@@ -81,30 +81,42 @@ class TileRendering:
             tiles = torch.stack([sources[i] for i in chunk]).to(self.unet.device)
             targets = target.select([i if len(target) > 1 else 0 for i in chunk])
             own = None if solutions is None else [solutions[i] for i in chunk]
-            clean = self._sample(tiles, targets, own, call, chunk)
+            first = self._first(tiles, own)
+            clean = self._sample(tiles, first, targets, own, call, chunk)
             images = self._as_output(clean, tiles.shape[-2:], call.output_type)
             if own is not None and call.output_type != "latent":
-                images = [hold_to_trust(*parts) for parts in zip(tiles, images, own, strict=True)]
+                # An operator's result is held to its trust already; what is added to it is not.
+                images = [hold_to_trust(*parts) for parts in zip(first, images, own, strict=True)]
             results.extend(images)
             bar.update(len(chunk))
         return results
 
+    def _first(self, tiles: Tensor, solutions: list[Solution] | None) -> Tensor:
+        """Return what the diffusion part begins with: the tiles, or the operators' results."""
+        if self.config.start != START:
+            return tiles
+        assert solutions is not None
+        mapped = []
+        for tile, solution in zip(tiles, solutions, strict=True):
+            is_trusted = solution.diagnostics["trust"] > 0
+            mapped.append(apply_operator(tile, solution) if is_trusted else tile)
+        return torch.stack([image.to(tiles.device) for image in mapped])
+
     def _sample(
         self,
         tiles: Tensor,
+        first: Tensor,
         target: StainTarget,
         solutions: list[Solution] | None,
         call: RenderCall,
         chunk: list[int],
     ) -> Tensor:
         """(N, 3, H, W) in [0, 1] → clean latents (N, C, h, w) of the padded tiles."""
-        own, first = stain_statistics(tiles), tiles
+        own = stain_statistics(tiles)
         if call.slide is not None:
             own = call.slide.statistics.to(tiles.device).select([0] * len(tiles))
         if self.config.start == START:
             assert solutions is not None
-            mapped = [apply_operator(*one) for one in zip(tiles, solutions, strict=True)]
-            first = torch.stack(mapped).to(tiles.device)
             own = start_statistics(own, [colour_operator(solution) for solution in solutions])
         padded, first = (reflect_pad(image, self.size_multiple) for image in (tiles, first))
         if call.latents is None:
