@@ -320,6 +320,8 @@ def test_going_on_from_a_model_keeps_what_it_is(pairs, trained, tmp_path):
     train(tmp_path, pairs, initial_model=str(model), channels=[8] * 4, steps=4)
     content = json.loads((tmp_path / "validation.json").read_text())
     assert content["saved"] == better_arm(content["parts"])
+    for path in tmp_path.rglob("*.json"):
+        assert str(model) not in path.read_text()
     before, after = (
         load_file(folder / "vae" / "diffusion_pytorch_model.safetensors")
         for folder in (model, tmp_path / "model")

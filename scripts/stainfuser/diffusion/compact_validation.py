@@ -70,6 +70,13 @@ def compare_modes(rendered: RenderedTasks) -> dict[str, dict[str, float]]:
     return {name: _scores(rendered.tasks, images) for name, images in arms.items()}
 
 
+def share_nearer(rendered: RenderedTasks) -> float:
+    """Return the fraction of tasks in which rendering is nearer to the truth than the operator."""
+    triples = zip(rendered.tasks, *(rendered.results[mode] for mode in MODES), strict=True)
+    nearer = [ciede2000(b, task.truth) < ciede2000(a, task.truth) for task, a, b in triples]
+    return round(float(np.mean(nearer)), 4)
+
+
 def round_trip_psnr(pipeline: StainFuserPipeline, images: Sequence[Image]) -> dict[str, float]:
     """Return mean and worst PSNR, dB, of the autoencoder's round trip of the images' middles."""
     middles = [_middle(image) for image in images]

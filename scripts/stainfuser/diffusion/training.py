@@ -236,7 +236,10 @@ def _assemble(
 ) -> StainFuserPipeline:
     if parameters.initial_model is not None:
         pipeline = StainFuserPipeline.from_pretrained(parameters.initial_model)
-        pipeline.register_to_config(mpp=mpp, patch_size=patch_size)
+        pipeline.register_to_config(mpp=mpp, patch_size=patch_size, _name_or_path="")
+        for network in (pipeline.vae, pipeline.unet, pipeline.controlnet):
+            # Where the model lay is nobody's business but the user's.
+            network.register_to_config(_name_or_path="")
         return pipeline
     common: dict[str, Any] = dict(
         seed=seed,
