@@ -47,7 +47,7 @@ def test_any_size_is_tried(shape):
     assert Trial([image]).accepts(gains(1.0, 1.0, 1.0), WHITE)
 
 
-def test_one_bad_tile_among_those_tried_decides():
+def test_tiles_are_judged_together():
     flat = np.full((64, 64, 3), 200, np.uint8)
     levelling = gains(1.0, 1.0, 1.0)
     levelling[0, 3:6] = -0.9 * torch.eye(3)

@@ -105,13 +105,16 @@ def _structure_safe(
     """Return the operator, weakened as little as keeps the structure, and what was kept of it.
 
     It is weakened towards plain gains per channel, which move the colour of the tissue and hardly
-    touch its structure, or towards no change, whichever keeps more.
+    touch its structure; where even they do, towards no change if that keeps more.
     """
     if keeps(relative):
         return relative, 1.0
     identity = _gains_only(torch.ones_like(gains))
-    simple, _ = _weakened(_gains_only(gains), identity, keeps)
-    choices = [_weakened(relative, safe, keeps) for safe in (simple, identity)]
+    simple, kept = _gains_only(gains), 1.0
+    if not keeps(simple):
+        simple, kept = _weakened(simple, identity, keeps)
+    ways = [simple] if kept == 1.0 else [simple, identity]
+    choices = [_weakened(relative, safe, keeps) for safe in ways]
     return max(choices, key=lambda choice: choice[1])
 
 
@@ -119,8 +122,6 @@ def _weakened(
     relative: Tensor, safe: Tensor, keeps: Callable[[Tensor], bool]
 ) -> tuple[Tensor, float]:
     """Return the mixture of two operators nearest to the first that keeps the structure."""
-    if keeps(relative):
-        return relative, 1.0
     low, high = 0.0, 1.0
     for _ in range(SHRINKING_STEPS):
         middle = (low + high) / 2
