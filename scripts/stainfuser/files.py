@@ -42,6 +42,13 @@ def sync_file(path: str | Path) -> None:
         os.close(handle)
 
 
+def sync_files(folder: Path) -> None:
+    """Force every file below a folder to disk."""
+    for path in folder.rglob("*.*"):
+        if path.is_file():
+            sync_file(path)
+
+
 def write_json(path: str | Path, content: Any) -> None:
     """Write `content` as sorted, indented UTF-8 JSON, atomically."""
     with atomic_path(path) as partial:

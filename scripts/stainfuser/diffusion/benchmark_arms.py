@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stainfuser.diffusion.operator_mode import colour_operator
 from stainfuser.nn.operator_head import OperatorHead
 from stainfuser.stain.classical import BENCHMARK_METHODS, fit_classical
 from stainfuser.stain.operators import (
-    ColourOperator,
     apply_lookup_table,
     fit_operator,
     tissue_boxes,
@@ -90,8 +90,7 @@ def _by_head(head: OperatorHead, summarise: _Summaries, target: Image) -> Callab
 
     def normalize(source: Image) -> Image:
         solution = head.solve(summarise(source), wanted, [source])
-        operator = ColourOperator.from_json(solution.diagnostics["operator"])
-        return apply_lookup_table(source, operator.lookup_table())
+        return apply_lookup_table(source, colour_operator(solution).lookup_table())
 
     return normalize
 

@@ -12,7 +12,7 @@ from scipy import ndimage
 from stainfuser.diffusion.benchmark_arms import Image
 from stainfuser.diffusion.head_evaluation import COMPOSITIONS, ExactTask
 from stainfuser.diffusion.head_sheets import window
-from stainfuser.io.image_collection import CollectionEntry, read_entry
+from stainfuser.io.image_collection import CollectionEntry, is_mosaic, read_entry
 from stainfuser.seeds import generator
 from stainfuser.stain.benchmark_tasks import FAN_PROTOCOLS, split_mosaic
 from stainfuser.stain.phantom_grid import Grid
@@ -23,7 +23,6 @@ from stainfuser.stain.phantom_unseen import draw_laboratory, with_scanner_optics
 
 PHANTOM_PX, PHANTOM_MPP = 384, 0.5
 PHANTOMS, SAME_OPTICS = "phantoms", "phantoms, same optics"
-FAN_FOLDER = "/fan/"
 # Windows that are shown, and measured, source by target.
 WINDOW_PX = 400
 PEN_RGB = {"blue": (38, 62, 150), "green": (34, 110, 72), "black": (30, 28, 34)}
@@ -77,11 +76,6 @@ def read_images(
 ) -> dict[str, Image]:
     """Return the wanted images of a collection by file name, (H, W, 3) uint8 RGB."""
     return {entry.file: read_entry(folder, entry) for entry in entries if wanted(entry)}
-
-
-def is_mosaic(file: str) -> bool:
-    """Say whether a file of the collection is a mosaic of staining protocols."""
-    return FAN_FOLDER in file
 
 
 def sheet_windows(images: Mapping[str, Image]) -> dict[str, Image]:

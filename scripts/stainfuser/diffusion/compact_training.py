@@ -227,9 +227,8 @@ def encode_pair(pipeline: StainFuserPipeline, pair: RecolouredPair) -> ExampleBa
     device = pipeline.vae.device
     shown = as_tensor(list(pair.target)).to(device)
     latents = encode_latents(pipeline.vae, to_range(shown, pipeline.config.target_range))
-    tokens, bias = flatten_tokens(latents.float()).flatten(0, 1)[None], None
-    if pipeline.config.context_tokens is not None:
-        tokens, bias = reduce_tokens(tokens, pipeline.config.context_tokens)
+    tokens = flatten_tokens(latents.float()).flatten(0, 1)[None]
+    tokens, bias = reduce_tokens(tokens, pipeline.config.context_tokens)
     target = StainTarget(tokens, bias, stain_statistics(shown).pooled())
     source = as_tensor(list(pair.source)).to(device)
     own = start_statistics(stain_statistics(source).pooled(), [pair.operator])

@@ -44,8 +44,7 @@ class StainTarget:
         bias = None if self.token_bias is None else self.token_bias[index]
         classes = self.classes
         if classes is not None:
-            names = ClassStatistics.__annotations__
-            classes = ClassStatistics(*(getattr(classes, name)[index] for name in names))
+            classes = classes.each(lambda part: part[index])
         return StainTarget(self.tokens[index], bias, self.statistics.select(index), classes)
 
     def to(self, device: torch.device | str) -> StainTarget:
@@ -59,13 +58,17 @@ def flatten_tokens(latents: Tensor) -> Tensor:
     return latents.flatten(2).transpose(1, 2)
 
 
-def reduce_tokens(tokens: Tensor, count: int) -> tuple[Tensor, Tensor]:
+def reduce_tokens(tokens: Tensor, count: int | None) -> tuple[Tensor, Tensor | None]:
     """Summarise (N, L, C) tokens by k-means: (N, K, C) centroids, (N, 1, K) log counts.
+
+    With a `count` of None they stay as they are, each standing for itself.
 
     Lloyd's algorithm from evenly spaced ranks along the channel of largest variance, so that
     nothing is drawn at random. Counts are scaled to the full L. A cluster that ran empty keeps its
     centre and a bias of -1e4, which attention cannot see.
     """
+    if count is None:
+        return tokens, None
     everything = tokens.shape[1]
     tokens = _sampled(tokens)
     count = min(count, tokens.shape[1])

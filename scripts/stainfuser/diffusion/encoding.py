@@ -58,10 +58,7 @@ def encode_target(
     for window in windows:
         pixels = reflect_pad(window[None].to(device), factor)
         tokens.append(flatten_tokens(encode_latents(vae, to_range(pixels, value_range))).float())
-    every = torch.cat(tokens, dim=1)
-    bias = None
-    if context_tokens is not None:
-        every, bias = reduce_tokens(every, context_tokens)
+    every, bias = reduce_tokens(torch.cat(tokens, dim=1), context_tokens)
     return StainTarget(every, bias, stain_statistics(image[None].to(device)))
 
 

@@ -199,7 +199,5 @@ def encode_stain(pipeline: StainFuserPipeline, mosaic: Tensor) -> StainTarget:
     """Encode (N, 3, H, W) mosaics in [0, 1] as targets, as a batch."""
     config = pipeline.config
     latents = encode_latents(pipeline.vae, to_range(mosaic, config.target_range)).float()
-    tokens, bias = flatten_tokens(latents), None
-    if config.context_tokens is not None:
-        tokens, bias = reduce_tokens(tokens, config.context_tokens)
+    tokens, bias = reduce_tokens(flatten_tokens(latents), config.context_tokens)
     return StainTarget(tokens, bias, stain_statistics(mosaic))

@@ -23,6 +23,7 @@ from stainfuser.diffusion.benchmark_arms import (
     operated,
     peer_arms,
 )
+from stainfuser.diffusion.operator_mode import colour_operator
 from stainfuser.nn.operator_head import OperatorHead
 from stainfuser.seeds import generator
 from stainfuser.stain.benchmark_tasks import (
@@ -37,7 +38,7 @@ from stainfuser.stain.benchmark_tasks import (
 from stainfuser.stain.classical import CLASSICAL_METHODS
 from stainfuser.stain.held_out_recolouring import FAMILIES, draw_held_out
 from stainfuser.stain.metrics import ciede2000, ciede2000_map, gradient_correlation, psnr
-from stainfuser.stain.operators import ColourOperator, apply_lookup_table
+from stainfuser.stain.operators import apply_lookup_table
 
 Row = dict[str, Any]
 COMPOSITIONS = ("matched", "mismatched")
@@ -213,8 +214,8 @@ def evaluate_not_he(
             row: Row = {"arm": OPERATOR, "data": name, "unit": unit}
             row["confidence"] = solution.confidence
             if group is images:
-                operator = ColourOperator.from_json(solution.diagnostics["operator"])
-                row["de"] = ciede2000(rgb, apply_lookup_table(rgb, operator.lookup_table()))
+                table = colour_operator(solution).lookup_table()
+                row["de"] = ciede2000(rgb, apply_lookup_table(rgb, table))
             rows.append(row)
     return rows
 

@@ -98,7 +98,7 @@ def fit_images(
     head: OperatorHead, images: Sequence[Tensor], targets: ClassStatistics, index: int
 ) -> Solution:
     """Return one operator for all images together, to the target of number `index`."""
-    one = ClassStatistics(*(getattr(targets, n)[index] for n in ClassStatistics.__annotations__))
+    one = targets.each(lambda part: part[index])
     pieces = [piece for image in images for piece in windows_of(to_uint8(image))]
     return head.fit(pieces, one)
 

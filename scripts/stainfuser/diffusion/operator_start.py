@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stainfuser.diffusion.images import to_tensor, to_uint8
+from stainfuser.diffusion.operator_mode import colour_operator
 from stainfuser.nn.stain_statistics import StainStatistics
 from stainfuser.stain.operators import ColourOperator, apply_lookup_table
 
@@ -37,7 +38,7 @@ def find_operator(
         ``head.summarise`` of the target's images.
     """
     solution = head.fit(list(source), target_summary)
-    return ColourOperator.from_json(solution.diagnostics["operator"])
+    return colour_operator(solution)
 
 
 def start_image(operator: ColourOperator, rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:

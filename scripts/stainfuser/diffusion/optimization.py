@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from stainfuser.diffusion.checkpoints import Checkpoint, load_last_checkpoint, save_checkpoint
 from stainfuser.diffusion.ema import ExponentialAverage
 from stainfuser.errors import TrainingError
+from stainfuser.files import atomic_path
 from stainfuser.logs import LOGGER, progress
 
 # Folder, within that of the checkpoints, of the one with the least validation loss.
@@ -127,6 +129,14 @@ def optimize(
         average.load(best.average)
     average.copy_to(module)
     return rows
+
+
+def write_losses(path: str | Path, rows: Sequence[Row]) -> None:
+    """Write the rows as CSV, losses and learning rates to the last digit."""
+    with atomic_path(path) as partial, open(partial, "w", newline="", encoding="utf-8") as handle:
+        table = csv.writer(handle, lineterminator="\n")
+        table.writerow(["phase", "step", "loss", "learning_rate"])
+        table.writerows([phase, step, repr(loss), repr(rate)] for phase, step, loss, rate in rows)
 
 
 def _step(

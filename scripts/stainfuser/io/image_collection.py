@@ -15,6 +15,8 @@ from stainfuser.errors import InputError
 
 SPLITS = ("train", "validation", "test")
 COLUMNS = ("file", "split", "stain", "licence")
+# Folder of the mosaics, which show one region in many staining protocols.
+MOSAIC_FOLDER = "/fan/"
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,11 @@ class CollectionEntry:
     split: str
     stain: str
     licence: str
+
+
+def is_mosaic(file: str) -> bool:
+    """Say whether a file of the collection is a mosaic of staining protocols."""
+    return MOSAIC_FOLDER in file
 
 
 def read_split_table(path: str | Path) -> list[CollectionEntry]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -62,7 +63,11 @@ class ClassStatistics:
 
     def to(self, dtype: torch.dtype) -> ClassStatistics:
         """Return the same numbers in another precision."""
-        return ClassStatistics(*(getattr(self, name).to(dtype) for name in self.__annotations__))
+        return self.each(lambda part: part.to(dtype))
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> ClassStatistics:
+        """Return the statistics with every part changed alike."""
+        return ClassStatistics(*(change(getattr(self, name)) for name in self.__annotations__))
 
     @property
     def fractions(self) -> Tensor:

@@ -385,7 +385,7 @@ def _each(
 
 
 def _batched(statistics: ClassStatistics) -> ClassStatistics:
-    return ClassStatistics(*(getattr(statistics, n)[None] for n in statistics.__annotations__))
+    return statistics.each(lambda part: part[None])
 
 
 def _block(inputs: int, outputs: int, stride: int = 1, dilation: int = 1) -> nn.Sequential:

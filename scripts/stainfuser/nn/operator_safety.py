@@ -1,7 +1,7 @@
 """When an operator is not safe it shrinks towards doing nothing, and says why.
 
 Two things are asked of it: that both sides are H&E-stained tissue, which the head has learned to
-tell, and that the structure of the tissue survives, which follows from the class sums.
+tell, and that the structure of the tissue survives, which a trial shows or the class sums predict.
 """
 
 from __future__ import annotations
@@ -110,10 +110,9 @@ def _structure_safe(
     if keeps(relative):
         return relative, 1.0
     identity = _gains_only(torch.ones_like(gains))
-    simple, kept = _gains_only(gains), 1.0
-    if not keeps(simple):
-        simple, kept = _weakened(simple, identity, keeps)
-    ways = [simple] if kept == 1.0 else [simple, identity]
+    ways = [_gains_only(gains)]
+    if not keeps(ways[0]):
+        ways = [_weakened(ways[0], identity, keeps)[0], identity]
     choices = [_weakened(relative, safe, keeps) for safe in ways]
     return max(choices, key=lambda choice: choice[1])
 

@@ -16,7 +16,6 @@ import torch
 from stainfuser.diffusion.benchmark_arms import RENDER, Arm, Image, model_arms, peer_arms
 from stainfuser.diffusion.benchmark_data import (
     degenerate_inputs,
-    is_mosaic,
     phantom_tasks,
     read_images,
     sheet_windows,
@@ -50,7 +49,7 @@ from stainfuser.diffusion.head_sheets import lay_out
 from stainfuser.diffusion.pipeline import StainFuserPipeline
 from stainfuser.errors import InputError
 from stainfuser.files import atomic_path
-from stainfuser.io.image_collection import read_split_table
+from stainfuser.io.image_collection import is_mosaic, read_split_table
 from stainfuser.pictures import save_picture
 
 LOGGER = logging.getLogger("stainfuser")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import shutil
 from collections.abc import Sequence
@@ -31,26 +30,29 @@ from stainfuser.diffusion.head_data import prepare_image
 from stainfuser.diffusion.loading import fingerprint_model
 from stainfuser.diffusion.operator_mode import load_head
 from stainfuser.diffusion.operator_start import START
-from stainfuser.diffusion.optimization import OptimizationParameters, Row
+from stainfuser.diffusion.optimization import OptimizationParameters, write_losses
 from stainfuser.diffusion.training import reproducible
 from stainfuser.diffusion.training_pictures import draw_curves
 from stainfuser.errors import InputError
 from stainfuser.files import (
-    atomic_path,
     exclusive_folder,
     sha256_content,
     sha256_file,
-    sync_file,
+    sync_files,
     write_json,
 )
-from stainfuser.io.image_collection import CollectionEntry, read_entry, read_split_table
+from stainfuser.io.image_collection import (
+    CollectionEntry,
+    is_mosaic,
+    read_entry,
+    read_split_table,
+)
 from stainfuser.logs import LOGGER
 from stainfuser.pictures import save_picture
 from stainfuser.stamps import make_stamp
 
 # What this stage writes into a model's folder, beside an operator head.
 PARTS = ("vae", "unet", "controlnet", "scheduler", "model_index.json")
-MOSAICS = "/fan/"
 MAX_GRADIENT_NORM = 1.0
 # Phantom sections to learn from, and to choose the best checkpoint by.
 SECTIONS, HELD_OUT_SECTIONS = 10, 2
@@ -162,11 +164,11 @@ def train_compact_diffusion(
             seed,
             sha256_content([hashes, threads, __version__]),
         )
-        _write_losses(losses_path, rows)
+        write_losses(losses_path, rows)
         draw_curves(curves_path, rows)
         held_out = _named_images(images_dir, entries, "test")
         # Mosaics show many stains in one image; they are for another question.
-        held_out = {name: rgb for name, rgb in held_out.items() if MOSAICS not in name}
+        held_out = {name: rgb for name, rgb in held_out.items() if not is_mosaic(name)}
         _measure(pipeline, held_out, seed, validation_path, samples_path, stamp)
         _write_parts(pipeline, Path(model_dir), folder)
 
@@ -275,22 +277,13 @@ def _measure(
     save_picture(samples_path, rendered.sheet())
 
 
-def _write_losses(path: Path | str, rows: list[Row]) -> None:
-    with atomic_path(path) as partial, open(partial, "w", newline="", encoding="utf-8") as handle:
-        table = csv.writer(handle, lineterminator="\n")
-        table.writerow(["phase", "step", "loss", "learning_rate"])
-        table.writerows([phase, step, repr(loss), repr(rate)] for phase, step, loss, rate in rows)
-
-
 def _write_parts(pipeline: Any, model_dir: Path, work_dir: Path) -> None:
     """Write the diffusion part beside its checkpoints and move it into the model's folder."""
     partial = work_dir / "model"
     shutil.rmtree(partial, ignore_errors=True)
     pipeline.save_pretrained(partial, safe_serialization=True)
     model_dir.mkdir(parents=True, exist_ok=True)
-    for path in partial.rglob("*.*"):
-        if path.is_file():
-            sync_file(path)
+    sync_files(partial)
     for name in PARTS:
         final = model_dir / name
         if final.is_dir():

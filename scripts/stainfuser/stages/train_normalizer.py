@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import logging
 import os
@@ -14,25 +13,25 @@ from typing import Any
 
 import numpy as np
 
+from stainfuser.diffusion.call_arguments import STARTS
 from stainfuser.diffusion.loading import fingerprint_model
 from stainfuser.diffusion.objectives import objective_named
 from stainfuser.diffusion.operator_mode import load_head
 from stainfuser.diffusion.operator_start import START
-from stainfuser.diffusion.optimization import Row
+from stainfuser.diffusion.optimization import write_losses
 from stainfuser.diffusion.pairs import PARTS, PairImages, Split, split_pairs, spread_rows
 from stainfuser.diffusion.pipeline import StainFuserPipeline
 from stainfuser.diffusion.training import TrainingParameters, reproducible, train_pipeline
 from stainfuser.diffusion.training_pictures import draw_curves, draw_samples
 from stainfuser.diffusion.validation import ARMS, better_arm, render_parts, score_parts
 from stainfuser.errors import ConfigError, InputError
-from stainfuser.files import atomic_path, read_json, sha256_content, sync_file, write_json
+from stainfuser.files import read_json, sha256_content, sync_files, write_json
 from stainfuser.io.pair_store import PairStore
 from stainfuser.logs import LOGGER
 from stainfuser.presets import HEAD_FOLDER, find_model, read_contents
 from stainfuser.stamps import make_stamp
 
 PRESETS = ("compact", "sd21")
-STARTS = ("source", "statistics", "operator_head")
 PRECISIONS = ("no", "fp16", "bf16")
 # A tile of Stable Diffusion is a multiple of this side: 8 px per latent, three halvings.
 SD21_MULTIPLE_PX = 64
@@ -181,7 +180,7 @@ def train_normalizer(
             _write_validation(validation_path, scores, chosen, stamp)
             draw_samples(samples_path, parts, SAMPLE_ROWS_PER_PART)
             draw_curves(curves_path, result.rows)
-            _write_losses(losses_path, result.rows)
+            write_losses(losses_path, result.rows)
             model = result.trained if chosen == "trained" else result.make_untrained()
             if model.operator_head is not None and initial_model is None:
                 # What a call does by default: rendering has to be worth it.
@@ -356,13 +355,6 @@ def _write_validation(
     write_json(path, {"parts": parts, "saved": chosen, "stamp": stamp})
 
 
-def _write_losses(path: str | Path, rows: list[Row]) -> None:
-    with atomic_path(path) as partial, open(partial, "w", newline="", encoding="utf-8") as handle:
-        table = csv.writer(handle, lineterminator="\n")
-        table.writerow(["phase", "step", "loss", "learning_rate"])
-        table.writerows([phase, step, repr(loss), repr(rate)] for phase, step, loss, rate in rows)
-
-
 def _write_model(
     pipeline: StainFuserPipeline, model_dir: Path, work_dir: Path, stamp: dict[str, str]
 ) -> None:
@@ -371,9 +363,7 @@ def _write_model(
     shutil.rmtree(partial, ignore_errors=True)
     pipeline.save_pretrained(partial, safe_serialization=True)
     write_json(partial / "stainfuser.json", stamp)
-    for path in partial.rglob("*.*"):
-        if path.is_file():
-            sync_file(path)
+    sync_files(partial)
     shutil.rmtree(model_dir, ignore_errors=True)
     model_dir.parent.mkdir(parents=True, exist_ok=True)
     os.replace(partial, model_dir)

@@ -26,7 +26,12 @@ from stainfuser.diffusion.head_sheets import stain_sheet
 from stainfuser.diffusion.head_training import HeadTrainingOptions, train_head
 from stainfuser.errors import InputError
 from stainfuser.files import atomic_path, exclusive_folder, sha256_file
-from stainfuser.io.image_collection import CollectionEntry, read_entry, read_split_table
+from stainfuser.io.image_collection import (
+    CollectionEntry,
+    is_mosaic,
+    read_entry,
+    read_split_table,
+)
 from stainfuser.nn.class_matcher import OperatorHeadParams
 from stainfuser.nn.operator_head import OperatorHead
 from stainfuser.pictures import save_picture
@@ -131,8 +136,8 @@ def _evaluate(
 ) -> None:
     held_out = {e.file: read_entry(images_dir, e) for e in entries if e.split == "test"}
     he = {e.file for e in entries if e.split == "test" and e.stain == "he"}
-    plain = {name: rgb for name, rgb in held_out.items() if name in he and "/fan/" not in name}
-    mosaics = [rgb for name, rgb in held_out.items() if "/fan/" in name]
+    plain = {name: rgb for name, rgb in held_out.items() if name in he and not is_mosaic(name)}
+    mosaics = [rgb for name, rgb in held_out.items() if is_mosaic(name)]
     arms = all_arms(head)
     LOGGER.info("measuring on %d held-out images", len(held_out))
     rows = evaluate_recolouring(arms, recolouring_tasks(plain, seed))
