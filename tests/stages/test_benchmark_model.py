@@ -11,7 +11,6 @@ from PIL import Image
 from test_train_operator_head import tissue
 
 from stainfuser.diffusion import benchmark_data
-from stainfuser.diffusion.assemble import compact_pipeline
 from stainfuser.diffusion.benchmark_arms import OPERATOR, model_arms, peer_arms
 from stainfuser.diffusion.benchmark_speed import speed_tile
 from stainfuser.diffusion.benchmark_summary import COLUMNS
@@ -19,6 +18,7 @@ from stainfuser.errors import InputError
 from stainfuser.nn.class_matcher import OperatorHeadParams
 from stainfuser.nn.operator_head import OperatorHead
 from stainfuser.stages import benchmark_model as stage
+from tiny_pipeline import untrained_pipeline
 
 OPTIONS = {
     "phantom_pairs": 1,
@@ -34,18 +34,7 @@ def whole_pipeline():
     """Return a pipeline with an untrained head and an untrained diffusion part."""
     torch.manual_seed(0)
     head = OperatorHead(OperatorHeadParams(6, (8, 8, 16), 8, 16, 1, 2, 64))
-    pipe = compact_pipeline(
-        seed=3,
-        objective="bridge",
-        start="statistics",
-        mpp=0.5,
-        patch_size=64,
-        context_tokens=8,
-        latent_patch_px=4,
-        latent_channels=6,
-        channels=(16, 16),
-        decoder_channels=8,
-    )
+    pipe = untrained_pipeline(start="statistics")
     pipe.operator_head = head.eval().requires_grad_(False)
     pipe.register_to_config(mode="operator")
     pipe.set_progress_bar_config(disable=True)

@@ -20,6 +20,7 @@ from stainfuser.io.masks import write_mask
 from stainfuser.presets import HEAD_FOLDER, find_model
 from stainfuser.stages.normalize_images import normalize_images
 from stainfuser.stain.metrics import ciede2000, ciede2000_map
+from tiny_pipeline import untrained_pipeline
 
 COMPACT = find_model("compact")
 
@@ -184,21 +185,9 @@ def test_the_head_is_loaded_without_the_diffusion_libraries(repository):
 
 
 def test_rendering_starts_from_what_the_head_makes_of_the_slide(tmp_path):
-    from stainfuser.diffusion.assemble import compact_pipeline
     from stainfuser.diffusion.loading import load_pipeline
 
-    tiny = compact_pipeline(
-        seed=1,
-        objective="bridge",
-        start="source",
-        mpp=0.5,
-        patch_size=64,
-        context_tokens=8,
-        latent_patch_px=4,
-        latent_channels=8,
-        channels=(8, 16),
-        decoder_channels=8,
-    )
+    tiny = untrained_pipeline(seed=1, latent_channels=8, channels=(8, 16))
     model = tmp_path / "both"
     tiny.save_pretrained(model)
     index = read_json(model / "model_index.json")

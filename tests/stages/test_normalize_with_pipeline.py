@@ -9,25 +9,16 @@ from normalize_files import Case
 from slide_files import tissue_picture
 from stainfuser.diffusion.loading import load_pipeline
 from stainfuser.errors import InputError
+from tiny_pipeline import untrained_pipeline
 
 
 @pytest.fixture(scope="module")
 def save_model():
     """Return a function that saves an untrained pipeline of an objective into a folder."""
-    from stainfuser.diffusion.assemble import compact_pipeline
 
     def save(folder, objective):
-        pipeline = compact_pipeline(
-            seed=1,
-            objective=objective,
-            start="source",
-            mpp=0.5,
-            patch_size=64,
-            context_tokens=8,
-            latent_patch_px=4,
-            latent_channels=8,
-            channels=(8, 16),
-            decoder_channels=8,
+        pipeline = untrained_pipeline(
+            seed=1, objective=objective, latent_channels=8, channels=(8, 16)
         )
         pipeline.save_pretrained(folder)
 

@@ -11,27 +11,15 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import stainfuser
-from stainfuser.diffusion.assemble import compact_pipeline
 from stainfuser.errors import ConfigError, InputError
+from tiny_pipeline import untrained_pipeline
 
 RNG = np.random.default_rng(0)
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
 def tiny_pipeline(**changes):
-    options = dict(
-        seed=3,
-        objective="bridge",
-        start="statistics",
-        mpp=0.5,
-        patch_size=64,
-        context_tokens=8,
-        latent_patch_px=4,
-        latent_channels=6,
-        channels=(16, 16),
-        decoder_channels=8,
-    )
-    pipeline = compact_pipeline(**{**options, **changes})
+    pipeline = untrained_pipeline(**{"start": "statistics", **changes})
     torch.manual_seed(0)
     torch.nn.init.normal_(pipeline.unet.conv_out.weight, std=0.05)
     return pipeline

@@ -19,11 +19,11 @@ from safetensors.torch import load_file, save_file
 
 from phantom_pictures import he_picture, on_glass
 from stainfuser import StainFuserPipeline
-from stainfuser.diffusion.assemble import compact_pipeline
 from stainfuser.diffusion.operator_mode import windows_of
 from stainfuser.errors import InputError
 from stainfuser.presets import HEAD_FOLDER, find_model, read_contents, shipped_presets
 from stainfuser.stain.metrics import ciede2000
+from tiny_pipeline import untrained_pipeline
 
 MAX_BYTES = 20e6
 WEIGHTS = "model.safetensors"
@@ -59,18 +59,7 @@ def rendering_pipe(pipe):
     """Return a pipeline with the shipped head and a small, untrained diffusion part."""
 
     def make(start: str = "operator_head", **changes):
-        tiny = compact_pipeline(
-            seed=3,
-            objective="bridge",
-            start="source",
-            mpp=0.5,
-            patch_size=64,
-            context_tokens=8,
-            latent_patch_px=4,
-            latent_channels=6,
-            channels=(16, 16),
-            decoder_channels=8,
-        )
+        tiny = untrained_pipeline()
         torch.manual_seed(0)
         torch.nn.init.normal_(tiny.unet.conv_out.weight, std=0.05)
         options = {**dict(tiny.config), **tiny.components}

@@ -19,6 +19,7 @@ from stainfuser.diffusion.benchmark_arms import OPERATOR, RENDER, Image
 from stainfuser.diffusion.head_evaluation import Row
 from stainfuser.diffusion.pipeline import StainFuserPipeline
 from stainfuser.diffusion.published import PUBLISHED_PATCH_PX, SD21_BASE
+from stainfuser.diffusion.torch_threads import torch_threads
 from stainfuser.seeds import generator
 from stainfuser.stain.optical_density import od_to_rgb
 
@@ -49,7 +50,7 @@ def model_speed(
     `source` and `target` are (H, W, 3) uint8 RGB.
     """
     rows: list[Row] = []
-    with _Threads(threads):
+    with torch_threads(threads):
         encoded = pipe.encode_target(target)
         for name, call in _calls(pipe, source).items():
             for data, seen in ((SPEED_DATA, encoded), (ANEW_DATA, target)):
@@ -78,7 +79,7 @@ def sd21_speed(
     All of its 21 network calls are run, unless the first `TIMED_CALLS` show that they would take
     longer than `limit_s`: then the rest is extrapolated from these, and the row says so.
     """
-    with _Threads(threads):
+    with torch_threads(threads):
         start = time.perf_counter()
         encoded = pipe.encode_target(target)
         encoding = time.perf_counter() - start
@@ -168,20 +169,6 @@ def _fill(network: nn.Module) -> None:
             flat = parameter.view(-1)
             repeats = -(-flat.numel() // pattern.numel())
             flat.copy_(pattern.repeat(repeats)[: flat.numel()])
-
-
-class _Threads:
-    """Computes with so many threads within the block."""
-
-    def __init__(self, threads: int) -> None:
-        self.threads = threads
-
-    def __enter__(self) -> None:
-        self.before = torch.get_num_threads()
-        torch.set_num_threads(self.threads)
-
-    def __exit__(self, *_: object) -> None:
-        torch.set_num_threads(self.before)
 
 
 def _row(arm: str, data: str, seconds: float) -> Row:

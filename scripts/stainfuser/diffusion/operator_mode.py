@@ -8,8 +8,7 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,17 +45,6 @@ class SlideFit:
 
     statistics: StainStatistics
     solution: Solution | None
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Let torch sum in one order, whatever the number of threads a job was given."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def load_head(folder: str | Path) -> OperatorHead:

@@ -91,18 +91,19 @@ class StageModel:
             return sample.plan("unchanged", "there is no tissue")
         if not self.uses_head:
             return plan_by_model(sample, options, self.renderer, rng)
-        from stainfuser.diffusion.operator_mode import one_thread
+        from stainfuser.diffusion.torch_threads import torch_threads
 
         head, target = self._head_and_target
-        with one_thread():
+        with torch_threads(1):
             return plan_by_head(sample, head.fit(sample.tiles, target, self._threads))
 
     @cached_property
     def _head_and_target(self) -> tuple[Any, Any]:
-        from stainfuser.diffusion.operator_mode import load_head, one_thread, windows_of
+        from stainfuser.diffusion.operator_mode import load_head, windows_of
+        from stainfuser.diffusion.torch_threads import torch_threads
 
         head = load_head(self._contents.folder / HEAD_FOLDER)
-        with one_thread():
+        with torch_threads(1):
             return head, head.summarise(windows_of(self._target))
 
 

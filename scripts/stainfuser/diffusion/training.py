@@ -21,6 +21,7 @@ from stainfuser.diffusion.optimization import OptimizationParameters, Row, optim
 from stainfuser.diffusion.pair_sampler import PairSampler
 from stainfuser.diffusion.pairs import PARTS, PairImages, Split
 from stainfuser.diffusion.pipeline import StainFuserPipeline
+from stainfuser.diffusion.torch_threads import torch_threads
 from stainfuser.io.example_store import ExampleStore
 from stainfuser.logs import LOGGER
 from stainfuser.nn.operator_head import OperatorHead
@@ -267,14 +268,12 @@ def reproducible(threads: int) -> Iterator[None]:
 
     Sums are split among threads, so the last bits of a result depend on their number.
     """
-    kept_threads = torch.get_num_threads()
     kept_mode = torch.are_deterministic_algorithms_enabled()
     kept_warning = torch.is_deterministic_algorithms_warn_only_enabled()
-    torch.set_num_threads(threads)
     # On CUDA a few kernels have no deterministic form: warn there, insist on a CPU.
     torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
     try:
-        yield
+        with torch_threads(threads):
+            yield
     finally:
-        torch.set_num_threads(kept_threads)
         torch.use_deterministic_algorithms(kept_mode, warn_only=kept_warning)
