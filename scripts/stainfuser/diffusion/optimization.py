@@ -31,7 +31,10 @@ Judge = Callable[[Sequence[float]], float]
 
 @dataclass(frozen=True)
 class OptimizationParameters:
-    """How one phase is optimised; `warmup_steps` of linear warm-up, then a cosine to zero."""
+    """How one phase is optimised; `warmup_steps` of linear warm-up, then a cosine to zero.
+
+    `betas` are AdamW's; `rate_key` is the configuration key of the learning rate, for errors.
+    """
 
     phase: str
     steps: int
@@ -42,6 +45,8 @@ class OptimizationParameters:
     max_gradient_norm: float
     gradient_accumulation: int
     checkpoint_steps: int
+    betas: tuple[float, float] = (0.9, 0.999)
+    rate_key: str = "train.learning_rate"
 
 
 def learning_rate_at(parameters: OptimizationParameters, step: int) -> float:
@@ -97,7 +102,10 @@ def optimize(
     """
     trainable = [weight for weight in module.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(
-        trainable, lr=parameters.learning_rate, weight_decay=parameters.weight_decay
+        trainable,
+        lr=parameters.learning_rate,
+        betas=parameters.betas,
+        weight_decay=parameters.weight_decay,
     )
     average = ExponentialAverage(module, parameters.ema_decay)
     rows = _resume(folder, module, optimizer, average, accelerator)
@@ -161,21 +169,21 @@ def _step(
                 norm = accelerator.clip_grad_norm_(
                     prepared.parameters(), parameters.max_gradient_norm
                 )
-                _check_finite(parameters.phase, step, float(norm), "gradient")
+                _check_finite(parameters, step, float(norm), "gradient")
             optimizer.step()
             optimizer.zero_grad()
         value = float(accelerator.reduce(loss.detach().float(), reduction="mean"))
-        _check_finite(parameters.phase, step, value, "loss")
+        _check_finite(parameters, step, value, "loss")
         total += value
     return total / parameters.gradient_accumulation
 
 
-def _check_finite(phase: str, step: int, value: float, what: str) -> None:
+def _check_finite(parameters: OptimizationParameters, step: int, value: float, what: str) -> None:
     if not math.isfinite(value):
         raise TrainingError(
-            f"{phase} step {step + 1}",
+            f"{parameters.phase} step {step + 1}",
             f"the {what} is {value}, expected a finite number",
-            "lower train.learning_rate; the last good checkpoint is kept",
+            f"lower {parameters.rate_key}; the last good checkpoint is kept",
         )
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from stainfuser.diffusion.assemble import compact_pipeline, freeze_all_but, sd21_pipeline
 from stainfuser.diffusion.autoencoder_phase import autoencoder_loss, prepare_autoencoder
@@ -21,10 +20,12 @@ from stainfuser.diffusion.optimization import OptimizationParameters, Row, optim
 from stainfuser.diffusion.pair_sampler import PairSampler
 from stainfuser.diffusion.pairs import PARTS, PairImages, Split
 from stainfuser.diffusion.pipeline import StainFuserPipeline
-from stainfuser.diffusion.torch_threads import torch_threads
+from stainfuser.diffusion.torch_threads import reproducible
 from stainfuser.io.example_store import ExampleStore
 from stainfuser.logs import LOGGER
 from stainfuser.nn.operator_head import OperatorHead
+
+__all__ = ["TrainingParameters", "TrainingResult", "reproducible", "train_pipeline"]
 
 
 @dataclass(frozen=True)
@@ -260,20 +261,3 @@ def _assemble(
         decoder_channels=parameters.decoder_channels,
         **common,
     )
-
-
-@contextlib.contextmanager
-def reproducible(threads: int) -> Iterator[None]:
-    """Fix the number of threads and choose deterministic kernels for the time of the block.
-
-    Sums are split among threads, so the last bits of a result depend on their number.
-    """
-    kept_mode = torch.are_deterministic_algorithms_enabled()
-    kept_warning = torch.is_deterministic_algorithms_warn_only_enabled()
-    # On CUDA a few kernels have no deterministic form: warn there, insist on a CPU.
-    torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
-    try:
-        with torch_threads(threads):
-            yield
-    finally:
-        torch.use_deterministic_algorithms(kept_mode, warn_only=kept_warning)
