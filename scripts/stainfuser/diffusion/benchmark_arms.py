@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stainfuser.diffusion.operator_mode import colour_operator
+from stainfuser.diffusion.operator_trial import Trial
 from stainfuser.nn.operator_head import OperatorHead
 from stainfuser.stain.classical import BENCHMARK_METHODS, fit_classical
 from stainfuser.stain.operators import (
@@ -89,7 +90,7 @@ def _by_head(head: OperatorHead, summarise: _Summaries, target: Image) -> Callab
     wanted = head.summarise([target])
 
     def normalize(source: Image) -> Image:
-        solution = head.solve(summarise(source), wanted, [source])
+        solution = head.solve(summarise(source), wanted, Trial([source]))
         return apply_lookup_table(source, colour_operator(solution).lookup_table())
 
     return normalize

@@ -23,7 +23,7 @@ from stainfuser.diffusion.benchmark_arms import (
     operated,
     peer_arms,
 )
-from stainfuser.diffusion.operator_mode import colour_operator
+from stainfuser.diffusion.operator_mode import colour_operator, fit_tiles
 from stainfuser.nn.operator_head import OperatorHead
 from stainfuser.seeds import generator
 from stainfuser.stain.benchmark_tasks import (
@@ -210,7 +210,7 @@ def evaluate_not_he(
     rows: list[Row] = []
     for name, group in zip(data, (images, he), strict=True):
         for unit, rgb in group.items():
-            solution = head.fit([rgb], target)
+            solution = fit_tiles(head, [rgb], target)
             row: Row = {"arm": OPERATOR, "data": name, "unit": unit}
             row["confidence"] = solution.confidence
             if group is images:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from stainfuser.diffusion.encoding import WINDOW_PX, window_offsets
 from stainfuser.diffusion.images import to_tensor, to_uint8
+from stainfuser.diffusion.operator_trial import Trial
 from stainfuser.nn.class_statistics import ClassStatistics
 from stainfuser.nn.operator_head import WEIGHTS_NAME, OperatorHead
 from stainfuser.nn.operator_safety import Solution
@@ -82,13 +83,26 @@ def summarise_each(head: OperatorHead, images: Sequence[Tensor]) -> ClassStatist
     return ClassStatistics(*(torch.stack([getattr(s, n) for s in every]) for n in names))
 
 
+def fit_tiles(
+    head: OperatorHead,
+    tiles: NDArray[np.uint8] | Sequence[NDArray[np.uint8]],
+    target: ClassStatistics,
+    workers: int = 1,
+) -> Solution:
+    """Return the operator from tiles of one slide to a target, ``head.summarise`` of its tiles.
+
+    It is tried on some of the tiles and weakened where they would suffer.
+    """
+    return head.solve(head.summarise(tiles, workers), target, Trial(list(tiles)))
+
+
 def fit_images(
     head: OperatorHead, images: Sequence[Tensor], targets: ClassStatistics, index: int
 ) -> Solution:
     """Return one operator for all images together, to the target of number `index`."""
     one = targets.each(lambda part: part[index])
     pieces = [piece for image in images for piece in windows_of(to_uint8(image))]
-    return head.fit(pieces, one)
+    return fit_tiles(head, pieces, one)
 
 
 def apply_operator(image: Tensor, solution: Solution) -> Tensor:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stainfuser.diffusion.images import to_tensor, to_uint8
-from stainfuser.diffusion.operator_mode import colour_operator
+from stainfuser.diffusion.operator_mode import colour_operator, fit_tiles
 from stainfuser.nn.stain_statistics import StainStatistics
 from stainfuser.stain.operators import ColourOperator, apply_lookup_table
 
@@ -37,8 +37,7 @@ def find_operator(
     target_summary
         ``head.summarise`` of the target's images.
     """
-    solution = head.fit(list(source), target_summary)
-    return colour_operator(solution)
+    return colour_operator(fit_tiles(head, source, target_summary))
 
 
 def start_image(operator: ColourOperator, rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -91,11 +91,12 @@ class StageModel:
             return sample.plan("unchanged", "there is no tissue")
         if not self.uses_head:
             return plan_by_model(sample, options, self.renderer, rng)
+        from stainfuser.diffusion.operator_mode import fit_tiles
         from stainfuser.diffusion.torch_threads import torch_threads
 
         head, target = self._head_and_target
         with torch_threads(1):
-            return plan_by_head(sample, head.fit(sample.tiles, target, self._threads))
+            return plan_by_head(sample, fit_tiles(head, sample.tiles, target, self._threads))
 
     @cached_property
     def _head_and_target(self) -> tuple[Any, Any]:

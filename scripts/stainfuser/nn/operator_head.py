@@ -13,7 +13,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple, Self, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 
 import numpy as np
 import torch
@@ -33,7 +33,6 @@ from stainfuser.nn.colour_moments import (
 )
 from stainfuser.nn.od_torch import rgb_to_od
 from stainfuser.nn.operator_safety import Solution, safe_solution
-from stainfuser.nn.operator_trial import Trial
 
 CONFIG_NAME, WEIGHTS_NAME = "config.json", "model.safetensors"
 # Factor on the logits of the named groups before their pixels are counted.
@@ -241,26 +240,16 @@ class OperatorHead(nn.Module):
         self,
         source: ClassStatistics,
         target: ClassStatistics,
-        images: NDArray[np.uint8] | Sequence[NDArray[np.uint8]] = (),
+        trial: Callable[[dict[str, Any]], bool] | None = None,
     ) -> Solution:
         """Return the operator (10, 3), the confidence that it is safe, and what it rests on.
 
-        Where the confidence is low the operator shrinks to the identity; see `operator_safety`.
-        With `images` of the source it is tried on some of them before it is believed.
+        Where the confidence is low the operator shrinks to the identity; see `operator_safety`,
+        also for `trial`, by which it is tried before it is believed.
         """
         sides = [_batched(side.to(torch.float32)) for side in (source, target)]
         logits = [float(self.he_logit(side)[0]) for side in sides]
-        trial = Trial(list(images)) if len(images) else None
         return safe_solution(self.match(*sides), *map(_batched, (source, target)), *logits, trial)
-
-    def fit(
-        self,
-        images: NDArray[np.uint8] | Sequence[NDArray[np.uint8]],
-        target: ClassStatistics,
-        workers: int = 1,
-    ) -> Solution:
-        """Return the operator from tiles of one slide to a target, `summarise` of its tiles."""
-        return self.solve(self.summarise(images, workers), target, images)
 
     def save_pretrained(self, folder: str | Path, stamp: Mapping[str, str] | None = None) -> None:
         """Write ``config.json`` and ``model.safetensors``; `stamp` says what made them."""

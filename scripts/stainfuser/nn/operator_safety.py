@@ -21,7 +21,6 @@ from stainfuser.nn.operator_solve import (
     absolute_coefficients,
     predicted_structure,
 )
-from stainfuser.nn.operator_trial import Trial
 
 # Confidence below which nothing is changed, and above which the operator is used as it is.
 NO_CONFIDENCE, FULL_CONFIDENCE = 0.65, 0.86
@@ -57,29 +56,31 @@ def safe_solution(
     target: ClassStatistics,
     source_logit: float,
     target_logit: float,
-    trial: Trial | None = None,
+    trial: Callable[[dict[str, Any]], bool] | None = None,
 ) -> Solution:
     """Shrink a match of one source and one target (B = 1) to what is safe.
 
-    `source_logit` and `target_logit` are the log-odds that each side is H&E. Whether structure
-    survives is seen in a `trial`, else predicted from the statistics.
+    `source_logit` and `target_logit` are the log-odds that each side is H&E. Whether an operator is
+    safe is seen in a `trial` of it (as in a solution's diagnostics), else whether structure
+    survives is predicted from the statistics.
     """
     belief = [float(torch.sigmoid(torch.tensor(x))) for x in (source_logit, target_logit)]
     belief = [b * _evenness_penalty(side) for b, side in zip(belief, (source, target), strict=True)]
     confidence = belief[0] * belief[1]
-    relative, white = match.relative.double(), match.white.double()
-    gains = match.gains.double()
+    white = match.white.double()
+    wanted = _Map(match.relative.double(), match.gains.double())
     trust = _ramp(confidence, NO_CONFIDENCE, FULL_CONFIDENCE)
+    region = _trusted_region(source, white)
 
-    def keeps(operator: Tensor) -> bool:
+    def keeps(operator: _Map) -> bool:
         if trial is not None:
-            return trial.accepts(operator, white)
-        coefficients = absolute_coefficients(operator, white)
+            return trial(_as_json(operator, white, region))
+        coefficients = absolute_coefficients(operator.relative, white)
         return float(predicted_structure(coefficients, source)[0]) >= MIN_STRUCTURE
 
-    relative, kept = _structure_safe(relative, gains, keeps)
-    identity = _gains_only(torch.ones_like(gains))
-    relative = torch.round(torch.lerp(identity, relative, trust), decimals=DECIMALS)
+    safe, kept = _structure_safe(wanted, keeps)
+    trusted = _mixed(_gains_only(torch.ones_like(safe.gains)), safe, trust)
+    relative = torch.round(trusted.relative, decimals=DECIMALS)
     coefficients = absolute_coefficients(relative, white)
     nuclei = [_nuclei_fraction(side) for side in (source, target)]
     diagnostics = {
@@ -94,45 +95,54 @@ def safe_solution(
         "source_tissue_fraction": 1.0 - float(source.group_fractions[0, 0]),
         "target_tissue_fraction": 1.0 - float(target.group_fractions[0, 0]),
         "remarks": _remarks(belief, nuclei, kept),
-        "operator": _operator_parts(relative, white, gains, trust, source),
+        "operator": _as_json(trusted, white, region),
     }
     return Solution(coefficients[0].numpy(), confidence, diagnostics)
 
 
-def _structure_safe(
-    relative: Tensor, gains: Tensor, keeps: Callable[[Tensor], bool]
-) -> tuple[Tensor, float]:
+class _Map(NamedTuple):
+    """An operator around white, (B, 9, 3), and gains, (B, 3), for colours unlike those seen."""
+
+    relative: Tensor
+    gains: Tensor
+
+
+def _structure_safe(wanted: _Map, keeps: Callable[[_Map], bool]) -> tuple[_Map, float]:
     """Return the operator, weakened as little as keeps the structure, and what was kept of it.
 
     It is weakened towards plain gains per channel, which move the colour of the tissue and hardly
     touch its structure; where even they do, towards no change if that keeps more.
     """
-    if keeps(relative):
-        return relative, 1.0
-    identity = _gains_only(torch.ones_like(gains))
-    ways = [_gains_only(gains)]
+    if keeps(wanted):
+        return wanted, 1.0
+    ways = [_gains_only(wanted.gains)]
     if not keeps(ways[0]):
+        identity = _gains_only(torch.ones_like(wanted.gains))
         ways = [_weakened(ways[0], identity, keeps)[0], identity]
-    choices = [_weakened(relative, safe, keeps) for safe in ways]
+    choices = [_weakened(wanted, safe, keeps) for safe in ways]
     return max(choices, key=lambda choice: choice[1])
 
 
-def _weakened(
-    relative: Tensor, safe: Tensor, keeps: Callable[[Tensor], bool]
-) -> tuple[Tensor, float]:
+def _weakened(wanted: _Map, safe: _Map, keeps: Callable[[_Map], bool]) -> tuple[_Map, float]:
     """Return the mixture of two operators nearest to the first that keeps the structure."""
     low, high = 0.0, 1.0
     for _ in range(SHRINKING_STEPS):
         middle = (low + high) / 2
-        low, high = (middle, high) if keeps(torch.lerp(safe, relative, middle)) else (low, middle)
-    return torch.lerp(safe, relative, low), low
+        is_safe = keeps(_mixed(safe, wanted, middle))
+        low, high = (middle, high) if is_safe else (low, middle)
+    return _mixed(safe, wanted, low), low
 
 
-def _gains_only(gains: Tensor) -> Tensor:
-    """Return the (B, 9, 3) operator of gains per channel, (B, 3)."""
+def _mixed(first: _Map, second: _Map, share: float) -> _Map:
+    """Return the operator that lies between two, by the share of the second."""
+    return _Map(*(torch.lerp(a, b, share) for a, b in zip(first, second, strict=True)))
+
+
+def _gains_only(gains: Tensor) -> _Map:
+    """Return the operator of gains per channel, (B, 3)."""
     relative = gains.new_zeros(*gains.shape[:-1], 9, 3)
     relative[..., :3, :] = torch.diag_embed(gains)
-    return relative
+    return _Map(relative, gains)
 
 
 def _evenness_penalty(side: ClassStatistics) -> float:
@@ -163,10 +173,8 @@ def _remarks(belief: list[float], nuclei: list[float], kept: float) -> list[str]
     return remarks
 
 
-def _operator_parts(
-    relative: Tensor, white: Tensor, gains: Tensor, trust: float, source: ClassStatistics
-) -> dict[str, Any]:
-    """Return white, coefficients, gains, and centre and precision of the trusted colours."""
+def _trusted_region(source: ClassStatistics, white: Tensor) -> tuple[Tensor, Tensor]:
+    """Return centre and precision of the colours on which the operator is trusted."""
     weights = source.fractions[0].sqrt()
     weights = weights / weights.sum()
     offsets = source.means()[0] - white[0]
@@ -179,13 +187,17 @@ def _operator_parts(
     reach = (offsets - centre).abs() + 2 * source.spreads()[0].abs()
     reach = reach * torch.where(offsets < centre, -1.0, 1.0)
     distances = torch.einsum("ki,ij,kj->k", reach, precision, reach)[seen]
-    precision = precision * (TRUSTED_SIGMAS**2 / distances.max().clamp(min=TRUSTED_SIGMAS**2))
+    return centre, precision * (TRUSTED_SIGMAS**2 / distances.max().clamp(min=TRUSTED_SIGMAS**2))
+
+
+def _as_json(operator: _Map, white: Tensor, region: tuple[Tensor, Tensor]) -> dict[str, Any]:
+    """Return what `stain.operators.ColourOperator` reads."""
     parts = {
         "white": od_to_rgb(white[0]),
-        "coefficients": relative[0],
-        "gains": 1 + trust * (gains[0] - 1),
-        "centre": centre,
-        "precision": precision,
+        "coefficients": operator.relative[0],
+        "gains": operator.gains[0],
+        "centre": region[0],
+        "precision": region[1],
     }
     return {name: torch.round(part, decimals=DECIMALS).tolist() for name, part in parts.items()}
 
