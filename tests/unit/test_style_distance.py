@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 
 from stainfuser.stain.optical_density import od_to_rgb, rgb_to_od
-from stainfuser.stain.style_distance import sliced_wasserstein, soft_classes, style_distance
+from stainfuser.stain.style_distance import (
+    StyleReference,
+    sliced_wasserstein,
+    soft_classes,
+    style_distance,
+)
 
 # Colours of background, nuclei and stroma in two laboratories.
 HERE = np.array([(244, 243, 245), (90, 60, 140), (225, 150, 190)])
@@ -94,3 +99,12 @@ def test_wrong_arrays_are_refused():
         style_distance(image.astype(float), image)
     with pytest.raises(ValueError, match="uint8 RGB"):
         sliced_wasserstein(image[..., 0], image)
+
+
+def test_the_distance_is_the_mean_over_the_classes_that_both_show():
+    source, target = tissue(HERE, (0.3, 0.2, 0.5)), tissue(THERE, (0.0, 0.4, 0.6), seed=2)
+    parts = StyleReference(target).class_distances(source)
+    assert list(parts) == ["background", "nuclei", "stroma"]
+    assert np.isnan(parts["background"])
+    expected = np.mean([parts["nuclei"], parts["stroma"]])
+    assert style_distance(source, target) == pytest.approx(expected)

@@ -8,9 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stainfuser.stain.optical_density import od_to_rgb, rgb_to_od
-from stainfuser.stain.style_distance import soft_classes
+from stainfuser.stain.style_distance import CLASS_NAMES, soft_classes
 
-CLASS_NAMES = ("background", "nuclei", "stroma")
 # A class with a smaller part of the pixels has no colour worth showing.
 MIN_SHARE = 0.01
 

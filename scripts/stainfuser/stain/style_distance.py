@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from stainfuser.stain.optical_density import rgb_to_od
 
+# The classes of `soft_classes`, in its order.
+CLASS_NAMES = ("background", "nuclei", "stroma")
 # Mean optical density at which a pixel is as likely tissue as background, and the softness.
 TISSUE_OD, TISSUE_SOFTNESS_OD = 0.12, 0.02
 # The background of a scan is rarely darker than this; an image without background has no white.
@@ -75,16 +77,26 @@ class StyleReference:
 
     def distance(self, result: NDArray[np.uint8], source: NDArray[np.uint8] | None = None) -> float:
         """Return `style_distance` of `result` to this target."""
+        distances = [*self.class_distances(result, source).values()]
+        shared = [distance for distance in distances if np.isfinite(distance)]
+        return float(np.mean(shared)) if shared else float("nan")
+
+    def class_distances(
+        self, result: NDArray[np.uint8], source: NDArray[np.uint8] | None = None
+    ) -> dict[str, float]:
+        """Return tissue class → its part of `style_distance`, OD; NaN where one shows none of it.
+
+        Classes: background, nuclei, stroma (all of the tissue that is not nuclear).
+        """
         if source is not None and source.shape != result.shape:
             raise ValueError(f"source of shape {result.shape} expected, got {source.shape}")
         classes = soft_classes(_sample(result if source is None else source, MAX_PIXELS))
         own = _class_statistics(rgb_to_od(_sample(result, MAX_PIXELS)), classes)
         other = self._classes
         shared = (own.mass >= MIN_CLASS_FRACTION) & (other.mass >= MIN_CLASS_FRACTION)
-        if not shared.any():
-            return float("nan")
         square = np.square(own.mean - other.mean) + np.square(own.std - other.std)
-        return float(np.sqrt(square.sum(axis=1))[shared].mean())
+        distances = np.where(shared, np.sqrt(square.sum(axis=1)), np.nan)
+        return dict(zip(CLASS_NAMES, distances.tolist(), strict=True))
 
     def sliced_wasserstein(self, result: NDArray[np.uint8]) -> float:
         """Return `sliced_wasserstein` of `result` to this target."""
