@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +29,12 @@ def read_index(index_path: str | Path) -> list[dict[str, str]]:
         return []
     with open(index_path, newline="", encoding="utf-8") as handle:
         return list(csv.DictReader(handle))
+
+
+def gigapixels_of(rows: Iterable[Mapping[str, str]]) -> dict[str, float]:
+    """Return slide → level-0 pixels / 1e9, of the rows of an index that have a size."""
+    sized = (row for row in rows if row["width_px"] and row["height_px"])
+    return {row["slide"]: int(row["width_px"]) * int(row["height_px"]) / 1e9 for row in sized}
 
 
 def late_failures(failed_dir: str | Path, not_before: float) -> dict[str, LeftOut]:

@@ -15,8 +15,10 @@ rule benchmark_slides:
         "../../envs/stainfuser.yaml"
     threads: workflow.cores
     resources:
-        mem_mb=4000,
-        runtime=240,
+        mem_mb=growing(4000),
+        runtime=growing(240),
+        disk_mb=growing(5000),
+        gpu=0,
     params:
         options=config["benchmark_slides"],
         normalize=config["normalize"],
@@ -44,8 +46,10 @@ rule benchmark_model:
         "../../envs/stainfuser.yaml"
     threads: 2
     resources:
-        mem_mb=16000,
-        runtime=60,
+        mem_mb=growing(16000),
+        runtime=growing(60),
+        disk_mb=growing(1000),
+        gpu=0,
     params:
         options=config["benchmark_model"],
         seed=config["seed"],

@@ -16,8 +16,10 @@ rule cluster_stains:
         "../../envs/stainfuser.yaml"
     threads: 2
     resources:
-        mem_mb=8000,
-        runtime=120,
+        mem_mb=growing(8000, per_slide=4),
+        runtime=growing(60, per_slide=0.1),
+        disk_mb=growing(500),
+        gpu=0,
     params:
         options=config["clusters"],
         seed=config["seed"],

@@ -2,13 +2,14 @@
 # functions by which rules find their inputs. The only file of the workflow with functions.
 import os
 import sys
+from math import ceil
 from pathlib import Path
 
 sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
 
 from stainfuser.configuration import resolve_config, write_resolved
 from stainfuser.errors import ConfigError, StainFuserError
-from stainfuser.failures import late_failures, left_out, read_index
+from stainfuser.failures import gigapixels_of, late_failures, left_out, read_index
 from stainfuser.io.cohort import CohortEntry, resolve_cohort
 from stainfuser.io.targets import resolve_targets
 from stainfuser.presets import find_model, read_contents, shipped_presets
@@ -77,6 +78,11 @@ try:
 except StainFuserError as error:
     sys.exit(f"Error: {error}")
 
+# Slide -> level-0 pixels / 1e9, as far as probed; `usable` adds what a running probe finds.
+GIGAPIXELS = gigapixels_of(read_index(SLIDE_INDEX)) if workflow.is_main_process else {}
+# Rendering is worth a GPU, applying an operator is not.
+RENDERS = config["normalize"]["mode"] == "render"
+
 if workflow.is_main_process:
     RUN_LOCK = hold_run_lock(Path(".snakemake"))
     write_resolved(config, RESOLVED_CONFIG)
@@ -88,6 +94,20 @@ wildcard_constraints:
     pair_target=r"t[0-9]+",
 
 
+def growing(base, per_gigapixel=0, per_slide=0):
+    """Return an amount of a resource, which grows with the slide, the cohort and the attempt.
+
+    Sizes are the index's; a slide that no probe has seen counts as a usual one of 40x.
+    """
+    fixed = base + per_slide * len(COHORT)
+
+    def amount(wildcards, attempt):
+        gigapixels = GIGAPIXELS.get(wildcards.get("slide"), 5) if per_gigapixel else 0
+        return ceil((fixed + per_gigapixel * gigapixels) * attempt)
+
+    return amount
+
+
 def slide_file(wildcards):
     """Return a slide's path; nothing if it is missing, so that its probe can say so."""
     path = COHORT[wildcards.slide].path
@@ -97,6 +117,7 @@ def slide_file(wildcards):
 def usable(kind):
     """Return the names of slides that passed the probe and did not fail later."""
     index = read_index(checkpoints.list_slides.get().output.index)
+    GIGAPIXELS.update(gigapixels_of(index))
     late = late_failures(FAILED, os.path.getmtime(RESOLVED_CONFIG))
     return [
         row["slide"]
@@ -179,13 +200,12 @@ def planned_shards(folder, suffix):
 
 
 def model_files():
-    """Return the files of a model that is not trained here: newer ones make results anew."""
+    """Return the newest file of a model not trained here: if it changes, results are made anew."""
     if MODEL == TRAINED:
         return []
     suffixes = (".json", ".safetensors")
-    return sorted(
-        str(path) for path in Path(MODEL).rglob("*") if path.suffix in suffixes
-    )
+    files = [path for path in Path(MODEL).rglob("*") if path.suffix in suffixes]
+    return str(max(files, key=lambda path: (path.stat().st_mtime_ns, str(path))))
 
 
 def is_training():

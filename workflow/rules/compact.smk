@@ -16,8 +16,10 @@ rule train_operator_head:
         "../../envs/stainfuser.yaml"
     threads: 1
     resources:
-        mem_mb=8000,
-        runtime=240,
+        mem_mb=growing(8000),
+        runtime=growing(240),
+        disk_mb=growing(2000),
+        gpu=0,
     params:
         options={
             key: value
@@ -55,8 +57,10 @@ rule train_compact_diffusion:
         "../../envs/stainfuser.yaml"
     threads: 1
     resources:
-        mem_mb=8000,
-        runtime=240,
+        mem_mb=growing(8000),
+        runtime=growing(240),
+        disk_mb=growing(5000),
+        gpu=0,
     params:
         options=config["compact_diffusion"],
         seed=config["seed"],

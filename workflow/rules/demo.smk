@@ -12,8 +12,10 @@ rule make_demo_slide:
         "../../envs/stainfuser.yaml"
     threads: 1
     resources:
-        mem_mb=3000,
-        runtime=20,
+        mem_mb=growing(3000),
+        runtime=growing(20),
+        disk_mb=500,
+        gpu=0,
     params:
         options=config["demo"],
         seed=config["seed"],
@@ -32,8 +34,10 @@ rule make_demo_target:
         "../../envs/stainfuser.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=20,
+        mem_mb=growing(2000),
+        runtime=growing(20),
+        disk_mb=100,
+        gpu=0,
     params:
         options=config["demo"],
         seed=config["seed"],

@@ -25,8 +25,10 @@ rule evaluate_tiles:
         "../../envs/stainfuser.yaml"
     threads: 2
     resources:
-        mem_mb=6000,
-        runtime=240,
+        mem_mb=growing(6000, per_slide=0.1),
+        runtime=growing(240, per_slide=0.1),
+        disk_mb=growing(1000),
+        gpu=0,
     params:
         options={
             key: config["evaluate"][key] for key in ("tiles_per_slide", "max_tiles")
@@ -58,8 +60,10 @@ rule summarize_evaluation:
         "../../envs/stainfuser.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=growing(4000, per_slide=0.1),
+        runtime=growing(60),
+        disk_mb=growing(100),
+        gpu=0,
     params:
         options={
             key: config["evaluate"][key] for key in ("bootstrap_samples", "confidence")

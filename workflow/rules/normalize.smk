@@ -19,8 +19,10 @@ rule normalize_slide:
         "../../envs/stainfuser.yaml"
     threads: 1
     resources:
-        mem_mb=3000,
-        runtime=480,
+        mem_mb=growing(3000),
+        runtime=growing(60, per_gigapixel=60 if RENDERS else 10),
+        disk_mb=growing(500, per_gigapixel=1500),
+        gpu=int(RENDERS),
     params:
         options=config["normalize"],
         seed=config["seed"],
@@ -50,8 +52,10 @@ rule normalize_images:
         "../../envs/stainfuser.yaml"
     threads: 1
     resources:
-        mem_mb=3000,
-        runtime=480,
+        mem_mb=growing(3000),
+        runtime=growing(480),
+        disk_mb=growing(5000),
+        gpu=int(RENDERS),
     params:
         options=config["normalize"],
         seed=config["seed"],

@@ -16,8 +16,10 @@ checkpoint plan_pairs:
         "../../envs/stainfuser.yaml"
     threads: 1
     resources:
-        mem_mb=8000,
-        runtime=120,
+        mem_mb=growing(8000),
+        runtime=growing(60, per_slide=0.02),
+        disk_mb=growing(2000),
+        gpu=0,
     params:
         method=config["pairs"]["method"],
         sources_per_target=config["pairs"]["sources_per_target"],
@@ -42,8 +44,10 @@ rule transfer_style:
         "../../envs/stainfuser.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=240,
+        mem_mb=growing(4000),
+        runtime=growing(240),
+        disk_mb=growing(2000),
+        gpu=0,
     params:
         options={
             key: value
@@ -71,8 +75,10 @@ if config["pairs"]["attach"]:
             "../../envs/stainfuser.yaml"
         threads: 1
         resources:
-            mem_mb=4000,
-            runtime=120,
+            mem_mb=growing(4000),
+            runtime=growing(120),
+            disk_mb=growing(500),
+            gpu=0,
         script:
             "../../scripts/attach_pairs.py"
 
@@ -95,7 +101,9 @@ else:
             "../../envs/stainfuser.yaml"
         threads: 1
         resources:
-            mem_mb=2000,
-            runtime=30,
+            mem_mb=growing(2000),
+            runtime=growing(30),
+            disk_mb=growing(500),
+            gpu=0,
         script:
             "../../scripts/merge_pairs.py"

@@ -18,8 +18,10 @@ rule preview_slide:
         "../../envs/stainfuser.yaml"
     threads: 1
     resources:
-        mem_mb=3000,
-        runtime=60,
+        mem_mb=growing(3000),
+        runtime=growing(20, per_gigapixel=1),
+        disk_mb=100,
+        gpu=int(RENDERS),
     params:
         options=config["preview"],
         normalize=config["normalize"],
@@ -44,8 +46,10 @@ rule render_preview:
         "../../envs/stainfuser.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=growing(2000, per_slide=0.5),
+        runtime=growing(30),
+        disk_mb=growing(100, per_slide=0.5),
+        gpu=0,
     params:
         tiles=config["preview"]["tiles"],
     script:

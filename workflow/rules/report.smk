@@ -38,8 +38,10 @@ rule render_report:
         "../../envs/stainfuser.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=growing(4000, per_slide=0.5),
+        runtime=growing(60),
+        disk_mb=growing(500),
+        gpu=0,
     params:
         options=config["report"],
         benchmarks="results/benchmarks",

@@ -12,8 +12,10 @@ rule check_target:
         "../../envs/stainfuser.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=growing(2000),
+        runtime=growing(10),
+        disk_mb=100,
+        gpu=0,
     script:
         "../../scripts/check_target.py"
 
@@ -33,8 +35,10 @@ rule probe_slide:
         "../../envs/stainfuser.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=20,
+        mem_mb=growing(2000),
+        runtime=growing(20),
+        disk_mb=100,
+        gpu=0,
     params:
         slide_path=lambda wildcards: str(COHORT[wildcards.slide].path),
         mpp=lambda wildcards: COHORT[wildcards.slide].mpp,
@@ -57,8 +61,10 @@ checkpoint list_slides:
         "../../envs/stainfuser.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=growing(1000, per_slide=0.02),
+        runtime=growing(10, per_slide=0.002),
+        disk_mb=growing(100, per_slide=0.01),
+        gpu=0,
     script:
         "../../scripts/list_slides.py"
 
@@ -78,8 +84,10 @@ rule accept_slides:
         "../../envs/stainfuser.yaml"
     threads: 1
     resources:
-        mem_mb=500,
-        runtime=5,
+        mem_mb=growing(500, per_slide=0.02),
+        runtime=growing(5),
+        disk_mb=10,
+        gpu=0,
     params:
         failed=FAILED,
         allow_failed_slides=config["allow_failed_slides"],

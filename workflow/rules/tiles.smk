@@ -16,8 +16,10 @@ rule mask_tissue:
         "../../envs/stainfuser.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=20,
+        mem_mb=growing(2000),
+        runtime=growing(20, per_gigapixel=1),
+        disk_mb=100,
+        gpu=0,
     params:
         options=config["mask"],
         failure="results/slides/failed/{slide}.json",
@@ -42,8 +44,10 @@ rule extract_tiles:
         "../../envs/stainfuser.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=60,
+        mem_mb=growing(2000),
+        runtime=growing(30, per_gigapixel=2),
+        disk_mb=growing(500),
+        gpu=0,
     params:
         options=config["tiles"],
         seed=config["seed"],

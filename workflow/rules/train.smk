@@ -16,8 +16,10 @@ rule train_normalizer:
         "../../envs/stainfuser.yaml"
     threads: 2
     resources:
-        mem_mb=16000,
-        runtime=1440,
+        mem_mb=growing(16000),
+        runtime=growing(1440),
+        disk_mb=growing(20000),
+        gpu=1,
     params:
         options=config["train"],
         seed=config["seed"],
