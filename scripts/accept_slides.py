@@ -1,9 +1,9 @@
 """Entry point of the rule accept_slides."""
 
-from stainfuser.logs import logged
+from stainfuser.recording import recorded
 from stainfuser.stages.accept_slides import accept_slides
 
-with logged(snakemake.log[0]):
+with recorded(snakemake):
     accept_slides(
         index_path=snakemake.input.index,
         config_path=snakemake.input.config,

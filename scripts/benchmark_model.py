@@ -1,9 +1,9 @@
 """Entry point of the rule benchmark_model."""
 
-from stainfuser.logs import logged
+from stainfuser.recording import recorded
 from stainfuser.stages.benchmark_model import benchmark_model
 
-with logged(snakemake.log[0]):
+with recorded(snakemake):
     benchmark_model(
         images_dir=snakemake.params.images,
         split_path=snakemake.input.split,

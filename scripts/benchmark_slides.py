@@ -1,10 +1,10 @@
 """Entry point of the rule benchmark_slides."""
 
-from stainfuser.logs import logged
+from stainfuser.recording import recorded
 from stainfuser.stages.benchmark_slides import benchmark_slides
 from stainfuser.stages.normalize_slide import normalize_slide
 
-with logged(snakemake.log[0]):
+with recorded(snakemake):
     benchmark_slides(
         normalize=normalize_slide,
         normalize_options=snakemake.params.normalize,

@@ -1,9 +1,9 @@
 """Entry point of the rule cluster_stains."""
 
-from stainfuser.logs import logged
+from stainfuser.recording import recorded
 from stainfuser.stages.cluster_stains import cluster_stains
 
-with logged(snakemake.log[0]):
+with recorded(snakemake):
     cluster_stains(
         tiles_paths=list(snakemake.input.tiles),
         target_paths=list(snakemake.input.target),

@@ -1,9 +1,9 @@
 """Entry point of the rule extract_tiles."""
 
-from stainfuser.logs import logged
+from stainfuser.recording import recorded
 from stainfuser.stages.extract_tiles import extract_tiles
 
-with logged(snakemake.log[0], snakemake.params.failure):
+with recorded(snakemake):
     extract_tiles(
         slide=snakemake.wildcards.slide,
         slide_path=snakemake.input.slide,

@@ -1,9 +1,9 @@
 """Entry point of the rule make_demo_slide."""
 
-from stainfuser.logs import logged
+from stainfuser.recording import recorded
 from stainfuser.stages.make_demo_slide import make_demo_slide
 
-with logged(snakemake.log[0]):
+with recorded(snakemake):
     make_demo_slide(
         slide=snakemake.wildcards.slide,
         slide_path=snakemake.output.slide,

@@ -1,9 +1,9 @@
 """Entry point of the rule mask_tissue."""
 
-from stainfuser.logs import logged
+from stainfuser.recording import recorded
 from stainfuser.stages.mask_tissue import mask_tissue
 
-with logged(snakemake.log[0], snakemake.params.failure):
+with recorded(snakemake):
     mask_tissue(
         slide=snakemake.wildcards.slide,
         slide_path=snakemake.input.slide,

@@ -1,9 +1,9 @@
 """Entry point of the rule merge_pairs."""
 
-from stainfuser.logs import logged
+from stainfuser.recording import recorded
 from stainfuser.stages.merge_pairs import merge_pairs
 
-with logged(snakemake.log[0]):
+with recorded(snakemake):
     merge_pairs(
         plan_path=snakemake.input.plan,
         sources_path=snakemake.input.sources,

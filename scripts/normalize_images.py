@@ -1,9 +1,9 @@
 """Entry point of the rule normalize_images."""
 
-from stainfuser.logs import logged
+from stainfuser.recording import recorded
 from stainfuser.stages.normalize_images import normalize_images
 
-with logged(snakemake.log[0], snakemake.params.failure):
+with recorded(snakemake, f"{snakemake.output.folder}.json"):
     normalize_images(
         slide=snakemake.wildcards.slide,
         slide_path=snakemake.input.slide,

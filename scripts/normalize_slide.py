@@ -1,9 +1,9 @@
 """Entry point of the rule normalize_slide."""
 
-from stainfuser.logs import logged
+from stainfuser.recording import recorded
 from stainfuser.stages.normalize_slide import normalize_slide
 
-with logged(snakemake.log[0], snakemake.params.failure):
+with recorded(snakemake):
     normalize_slide(
         slide=snakemake.wildcards.slide,
         slide_path=snakemake.input.slide,

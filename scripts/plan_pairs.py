@@ -1,9 +1,9 @@
 """Entry point of the rule plan_pairs."""
 
-from stainfuser.logs import logged
+from stainfuser.recording import recorded
 from stainfuser.stages.plan_pairs import plan_pairs
 
-with logged(snakemake.log[0]):
+with recorded(snakemake):
     plan_pairs(
         assignments_path=snakemake.input.assignments,
         tiles_paths=list(snakemake.input.tiles),

@@ -1,9 +1,9 @@
 """Entry point of the rule preview_slide."""
 
-from stainfuser.logs import logged
+from stainfuser.recording import recorded
 from stainfuser.stages.preview_slide import preview_slide
 
-with logged(snakemake.log[0], snakemake.params.failure):
+with recorded(snakemake):
     preview_slide(
         slide=snakemake.wildcards.slide,
         slide_path=snakemake.input.slide,

@@ -1,9 +1,9 @@
 """Entry point of the rule probe_slide."""
 
-from stainfuser.logs import logged
+from stainfuser.recording import recorded
 from stainfuser.stages.probe_slide import probe_slide
 
-with logged(snakemake.log[0]):
+with recorded(snakemake):
     probe_slide(
         slide=snakemake.wildcards.slide,
         slide_path=snakemake.params.slide_path,

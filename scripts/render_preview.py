@@ -1,9 +1,9 @@
 """Entry point of the rule render_preview."""
 
-from stainfuser.logs import logged
+from stainfuser.recording import recorded
 from stainfuser.stages.render_preview import render_preview
 
-with logged(snakemake.log[0]):
+with recorded(snakemake):
     render_preview(
         record_paths=snakemake.input.record,
         target_paths=snakemake.input.target,

@@ -1,9 +1,9 @@
 """Entry point of the rule render_report."""
 
-from stainfuser.logs import logged
+from stainfuser.recording import recorded
 from stainfuser.stages.render_report import render_report
 
-with logged(snakemake.log[0]):
+with recorded(snakemake):
     render_report(
         config_path=snakemake.input.config,
         index_path=snakemake.input.index,

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from stainfuser.logs import logged
+from stainfuser.recording import recorded
 from stainfuser.stages.train_compact_diffusion import train_compact_diffusion
 
-with logged(snakemake.log[0]):
+with recorded(snakemake):
     train_compact_diffusion(
         images_dir=snakemake.params.images,
         split_path=snakemake.input.split,

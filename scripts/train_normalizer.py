@@ -1,9 +1,9 @@
 """Entry point of the rule train_normalizer."""
 
-from stainfuser.logs import logged
+from stainfuser.recording import recorded
 from stainfuser.stages.train_normalizer import train_normalizer
 
-with logged(snakemake.log[0]):
+with recorded(snakemake):
     train_normalizer(
         pairs_path=snakemake.input.pairs,
         model_dir=snakemake.output.model,

@@ -1,9 +1,9 @@
 """Entry point of the rule train_operator_head."""
 
-from stainfuser.logs import logged
+from stainfuser.recording import recorded
 from stainfuser.stages.train_operator_head import train_operator_head
 
-with logged(snakemake.log[0]):
+with recorded(snakemake):
     train_operator_head(
         images_dir=snakemake.params.images,
         split_path=snakemake.input.split,

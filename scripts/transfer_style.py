@@ -1,9 +1,9 @@
 """Entry point of the rule transfer_style."""
 
-from stainfuser.logs import logged
+from stainfuser.recording import recorded
 from stainfuser.stages.transfer_style import transfer_style
 
-with logged(snakemake.log[0]):
+with recorded(snakemake):
     transfer_style(
         pair_target=snakemake.wildcards.pair_target,
         plan_path=snakemake.input.plan,

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 LOGGER = logging.getLogger("stainfuser")
+_KNOWN_HASHES: dict[str, tuple[tuple[int, int, int, int], str]] = {}
 
 
 @contextlib.contextmanager
@@ -63,8 +64,21 @@ def read_json(path: str | Path) -> Any:
 
 def sha256_file(path: str | Path) -> str:
     """Return the SHA-256 of a file's bytes as 64 hexadecimal digits."""
+    known = _KNOWN_HASHES.get(os.path.abspath(path))
+    if known and known[0] == _change_state(path):
+        return known[1]
     with open(path, "rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def remember_hash(path: str | Path, digest: str) -> None:
+    """Spare this process the reading of a file whose hash has just been found."""
+    _KNOWN_HASHES[os.path.abspath(path)] = (_change_state(path), digest)
+
+
+def _change_state(path: str | Path) -> tuple[int, int, int, int]:
+    found = os.stat(path)
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
 
 
 def sha256_content(content: Any) -> str:
