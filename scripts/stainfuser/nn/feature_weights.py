@@ -36,9 +36,10 @@ def read_state(network: str, path: Path) -> dict[str, Tensor]:
     readers: dict[str, dict[str, Callable[[Path], dict[str, Tensor]]]] = {
         "vgg19": {".pth": _read_torch, ".pt": _read_torch, ".safetensors": _read_safetensors},
         "squeezenet": {".h5": _read_keras, ".net": _read_compressed},
+        "inception": {".pth": _read_torch, ".pt": _read_torch, ".safetensors": _read_safetensors},
     }
     if not path.is_file():
-        remedy = "check pairs.feature_weights"
+        remedy = "check the configuration key that names it"
         raise InputError(path, f"there is no such file of {network} weights", remedy)
     reader = readers[network].get(path.suffix.lower())
     if reader is None:
