@@ -29,6 +29,8 @@ class TrueModel:
     """Called like the pipeline; it knows the truth, so that its numbers can be predicted."""
 
     config = SimpleNamespace(mpp=MPP)
+    operator_head = "a head"
+    can_render = True
 
     def encode_target(self, image: np.ndarray) -> str:
         """Return something that is passed back with every call."""
@@ -49,10 +51,11 @@ class TrueModel:
         output_type: str,
         slide: int,
         mode: str | None,
+        num_inference_steps: int | None,
     ):
         """Return the truth of (N, H, W, 3) uint8 tiles."""
         assert target == "encoded" and output_type == "np" and 0 <= generator < 2**63
-        assert slide == source.sum()
+        assert slide == source.sum() and mode in ("render", "operator")
         return SimpleNamespace(images=restain(source))
 
 

@@ -101,8 +101,18 @@ def stage_call(source: str) -> ast.Call:
     """Return the call of the stage in an entry script."""
     calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
     return next(
-        call for call in calls if isinstance(call.func, ast.Name) and call.func.id != "logged"
+        call for call in calls if isinstance(call.func, ast.Name) and call.func.id != "recorded"
     )
+
+
+def is_recorded(source: str) -> bool:
+    """Tell whether all of an entry script's work stands inside ``with recorded(snakemake):``."""
+    imports = (ast.Import, ast.ImportFrom, ast.Expr)
+    body = [node for node in ast.parse(source).body if not isinstance(node, imports)]
+    if len(body) != 1 or not isinstance(body[0], ast.With):
+        return False
+    call = body[0].items[0].context_expr
+    return ast.unparse(call).startswith("recorded(snakemake")
 
 
 def option_names(script_source: str, stage_source: str, stage: str) -> set[str]:
@@ -126,7 +136,11 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 CONFIG = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
 SECTIONS = {key: value for key, value in CONFIG.items() if isinstance(value, dict)}
 # Keys a rule passes by name, or that choose between rules.
-PASSED_BY_NAME = {"pairs": {"attach", "sources_per_target"}, "operator_head": {"images"}}
+PASSED_BY_NAME = {
+    "pairs": {"attach", "sources_per_target"},
+    "operator_head": {"images"},
+    "evaluate": {"arms"},
+}
 STAGES_OF = {
     "demo": ["make_demo_slide", "make_demo_target"],
     "probe": ["probe_slide"],
@@ -139,7 +153,12 @@ STAGES_OF = {
     "compact_diffusion": ["train_compact_diffusion"],
     "preview": ["preview_slide"],
     "normalize": ["normalize_slide", "normalize_images"],
-    "evaluate": ["evaluate_tiles", "summarize_evaluation"],
+    "evaluate": [
+        "sample_evaluation_tiles",
+        "apply_arm",
+        "measure_arm",
+        "summarize_evaluation",
+    ],
     "report": ["render_report"],
     "benchmark_slides": ["benchmark_slides"],
     "benchmark_model": ["benchmark_model"],
@@ -171,6 +190,12 @@ def test_scripts_use_what_their_rule_has(path):
 def test_scripts_are_thin(path):
     assert len(path.read_text().splitlines()) <= 35
     assert stage_call(path.read_text()).func.id == path.stem
+
+
+@pytest.mark.parametrize("path", ENTRY_SCRIPTS, ids=lambda p: p.name)
+def test_every_job_is_recorded(path):
+    repair = 'from stainfuser.recording import recorded, then "with recorded(snakemake):"'
+    assert is_recorded(path.read_text()), f"{path.name} runs its stage without a record: {repair}"
 
 
 @pytest.mark.parametrize("rule", sorted(RULES))
@@ -253,7 +278,13 @@ def test_a_field_the_rule_lacks_is_found():
     assert field_faults("z", "", None)
 
 
+def test_a_job_without_a_record_is_found():
+    assert is_recorded("import x\nwith recorded(snakemake):\n    x.a()")
+    assert not is_recorded("import x\nwith logged(snakemake.log[0]):\n    x.a()")
+    assert not is_recorded("import x\nx.a()")
+
+
 def test_an_option_without_a_key_is_found():
-    script = "with logged(snakemake.log[0]):\n    a(x=1, **snakemake.params.options)"
+    script = "with recorded(snakemake):\n    a(x=1, **snakemake.params.options)"
     stage = "def a(*, x: int, steps: int, workers: int = 1) -> None: ..."
     assert option_names(script, stage, "a") == {"steps"}

@@ -1,4 +1,4 @@
-"""Names of the evaluation's methods and metrics, and what they are called in front of people."""
+"""Names of the evaluation's tables and metrics, and what they are called in front of people."""
 
 from __future__ import annotations
 
@@ -27,16 +27,6 @@ class Metric:
     digits: int
     gist: str
     is_ranking: bool = True
-
-
-@dataclass(frozen=True)
-class Method:
-    """One way to normalise a tile: its name in tables, label, colour and a sentence."""
-
-    name: str
-    label: str
-    colour: str
-    gist: str
 
 
 METRICS = (
@@ -107,54 +97,7 @@ METRICS = (
     ),
 )
 
-METHODS = (
-    Method("identity", "Untouched", "#8a8794", "The source as it is."),
-    Method("reinhard", "Reinhard", "#b98a2f", "Mean and deviation in CIELAB, per tile."),
-    Method("macenko", "Macenko", "#3f8f7a", "Stain directions and strengths, per tile."),
-    Method("stainfuser_tile", "StainFuser, tile", "#c2568f", "The model on the tile alone."),
-    Method(
-        "trained_tile",
-        "Trained here, tile",
-        "#d98324",
-        "The model that this run trained, on the tile alone; the slides are not made with it.",
-    ),
-    Method(
-        "stainfuser_operator",
-        "StainFuser, slide (operator)",
-        "#5a3fa0",
-        "The delivered slide, made by one colour operator for all of it.",
-    ),
-    Method(
-        "stainfuser_render",
-        "StainFuser, slide (rendered)",
-        "#3c55b4",
-        "The delivered slide, every tile through the model.",
-    ),
-    Method(
-        "stainfuser_unchanged",
-        "StainFuser, slide (unchanged)",
-        "#6f6a7a",
-        "The delivered slide, in which no tissue was found.",
-    ),
-    Method(
-        "stainfuser_slide",
-        "StainFuser, slides as delivered",
-        "#38246e",
-        "All delivered slides, however each was made.",
-    ),
-    Method("truth", "Truth", "#2b2733", "The same tissue in the target laboratory's stain."),
-)
-
-# Slides as delivered, by how they were made; pooled as `stainfuser_slide` where a run has several.
-SLIDE_METHODS = ("stainfuser_operator", "stainfuser_render", "stainfuser_unchanged")
-
 METRIC_BY_NAME = {metric.name: metric for metric in METRICS}
-METHOD_BY_NAME = {method.name: method for method in METHODS}
-
-
-def method_named(name: str) -> Method:
-    """Return a method's words and colour; an unknown name is its own label, in grey."""
-    return METHOD_BY_NAME.get(name, Method(name, name, "#777777", ""))
 
 
 def known_order(names: Iterable[str], known: Mapping[str, object]) -> list[str]:

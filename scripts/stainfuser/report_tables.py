@@ -13,14 +13,8 @@ from typing import Any
 
 import yaml
 
-from stainfuser.evaluation_terms import (
-    METHOD_BY_NAME,
-    METRIC_BY_NAME,
-    Method,
-    Metric,
-    known_order,
-    method_named,
-)
+from stainfuser.evaluation_arms import ARMS, Arm, arm_named
+from stainfuser.evaluation_terms import METRIC_BY_NAME, Metric, known_order
 from stainfuser.files import read_json
 
 GROUP_TITLES = {
@@ -30,8 +24,8 @@ GROUP_TITLES = {
 }
 # Rows of a metric table that are no competitors.
 REFERENCES = ("identity", "truth")
-# How delivered slides are named in the summary, most telling first.
-DELIVERED = ("stainfuser_slide", "stainfuser_operator", "stainfuser_render")
+# What stands for StainFuser in the summary, most telling first.
+OURS = ("delivered", "operator", "render_1", "render_5", "trained")
 VALIDATION_ARMS = {
     "identity": "Untouched",
     "autoencoder": "Through the autoencoder only",
@@ -62,7 +56,7 @@ class Cell:
 class MetricRow:
     """One method: its words and colour, number of tiles, a cell per metric (None: not measured)."""
 
-    method: Method
+    method: Arm
     tiles: int
     cells: list[Cell | None]
     is_ours: bool
@@ -111,7 +105,7 @@ def _metric_table(against: str, own: dict[tuple[str, str], dict[str, str]]) -> M
     names = known_order((metric for _, metric in own), METRIC_BY_NAME)
     metrics = [METRIC_BY_NAME[name] for name in names if name in METRIC_BY_NAME]
     metrics = [metric for metric in metrics if metric.against == against]
-    methods = known_order((method for method, _ in own), METHOD_BY_NAME)
+    methods = known_order((method for method, _ in own), ARMS)
     best = {metric.name: _best_method(metric, methods, own) for metric in metrics}
     rows = []
     for method in methods:
@@ -122,8 +116,8 @@ def _metric_table(against: str, own: dict[tuple[str, str], dict[str, str]]) -> M
         ]
         if any(cells):
             tiles = max(int(row["n"]) for row in found if row)
-            is_ours = method.startswith("stainfuser")
-            rows.append(MetricRow(method_named(method), tiles, cells, is_ours))
+            arm = arm_named(method)
+            rows.append(MetricRow(arm, tiles, cells, arm.is_ours))
     return MetricTable(*GROUP_TITLES[against], metrics, rows)
 
 
@@ -251,17 +245,16 @@ def mean_of(values: Iterable[float | None]) -> float | None:
 
 
 def headline(rows: Sequence[dict[str, str]]) -> list[tuple[str, str, str]]:
-    """Return (number, what it is, compared with what) of the delivered slides, best known first."""
+    """Return (number, what it is, compared with what) of the delivered slides."""
     wanted = ("ciede2000_truth", "gradient_correlation_source", "style_distance_target")
     found = []
     for name in wanted:
         metric = METRIC_BY_NAME[name]
         own = [row for row in rows if row["metric"] == name]
         values = {m: _mean_value(own, m) for m in {row["method"] for row in own}}
-        delivered = [method for method in DELIVERED if values.get(method) is not None]
-        if delivered:
+        if values.get("delivered") is not None:
             unit = f" {metric.unit}" if metric.unit else ""
-            value = f"{values[delivered[0]]:.{metric.digits}f}{unit}"
+            value = f"{values['delivered']:.{metric.digits}f}{unit}"
             found.append((value, metric.label, _compared(metric, values)))
     return found
 
@@ -277,7 +270,9 @@ def training_outcome(
     if validation_path is not None and Path(validation_path).is_file() and initial_model:
         sentences += _against_its_start(read_json(validation_path))
     truth = [row for row in rows if row["metric"] == "ciede2000_truth"]
-    own, used = (_mean_value(truth, name) for name in ("trained_tile", "stainfuser_tile"))
+    own = _mean_value(truth, "trained")
+    known = (_mean_value(truth, name) for name in ("operator", "render_1"))
+    used = next((value for value in known if value is not None), None)
     if own is not None and used is not None:
         verdict = "better" if own < used - LEAST_GAIN_DE else "no better"
         sentences.append(

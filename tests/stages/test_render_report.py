@@ -130,8 +130,8 @@ def add_everything(options: dict, folder: Path) -> None:
     (folder / "summary.csv").write_text(
         "method,target,metric,value,ci_low,ci_high,n\n"
         "identity,demo,ciede2000_truth,12.3,11,13,8\n"
-        "stainfuser_operator,demo,ciede2000_truth,2.34,2,3,8\n"
-        "stainfuser_operator,demo,gradient_correlation_source,0.991,0.99,0.995,8\n"
+        "delivered,demo,ciede2000_truth,2.34,2,3,8\n"
+        "delivered,demo,gradient_correlation_source,0.991,0.99,0.995,8\n"
     )
     (folder / "benchmarks").mkdir(exist_ok=True)
     (folder / "benchmarks" / "train_normalizer.tsv").write_text("s\tmax_rss\n130\t900\n")

@@ -14,12 +14,16 @@ from stainfuser.stages.summarize_evaluation import summarize_evaluation
 
 
 def write_table(folder: Path, rows: list[tuple]) -> Path:
-    path = folder / "tiles.parquet"
-    pd.DataFrame(rows, columns=list(TABLE_COLUMNS)).to_parquet(path)
-    return path
+    """Write the rows as one table per method into a folder that is returned."""
+    tables = folder / "metrics"
+    tables.mkdir()
+    table = pd.DataFrame(rows, columns=list(TABLE_COLUMNS))
+    for method in {row[0] for row in rows} or {"none"}:
+        table[table["method"] == method].to_parquet(tables / f"{method}.parquet")
+    return tables
 
 
-def some_rows(targets=("a",), methods=("identity", "stainfuser_tile")) -> list[tuple]:
+def some_rows(targets=("a",), methods=("identity", "operator")) -> list[tuple]:
     rng = np.random.default_rng(0)
     return [
         (method, target, slide, tile, metric.name, float(rng.normal(5, 1)), "")
@@ -36,7 +40,10 @@ def run(table_path: Path, **changes) -> pd.DataFrame:
     summary_path = table_path.with_name("summary.csv")
     figure_path = table_path.with_name("overview.png")
     summarize_evaluation(
-        table_path=table_path, summary_path=summary_path, figure_path=figure_path, **options
+        table_paths=sorted(table_path.glob("*.parquet")),
+        summary_path=summary_path,
+        figure_path=figure_path,
+        **options,
     )
     return pd.read_csv(summary_path)
 
@@ -57,12 +64,11 @@ def test_means_intervals_and_counts(tmp_path):
 def test_what_could_not_be_measured_is_counted_out(tmp_path):
     rows = some_rows()
     failed = [
-        (*row[:5], float("nan"), "out of memory") if row[0] == "stainfuser_tile" else row
-        for row in rows
+        (*row[:5], float("nan"), "out of memory") if row[0] == "operator" else row for row in rows
     ]
     summary = run(write_table(tmp_path, failed)).set_index("method")
-    assert (summary.loc["stainfuser_tile", "n"] == 0).all()
-    assert summary.loc["stainfuser_tile", "value"].isna().all()
+    assert (summary.loc["operator", "n"] == 0).all()
+    assert summary.loc["operator", "value"].isna().all()
     assert (summary.loc["identity", "n"] == 10).all()
 
 

@@ -77,8 +77,8 @@ def test_numbers_have_the_digits_of_their_metric():
 
 def test_the_headline_is_about_delivered_slides():
     rows = [
-        row("stainfuser_operator", "ciede2000_truth", 3),
-        row("stainfuser_operator", "ciede2000_truth", 5, target="b"),
+        row("delivered", "ciede2000_truth", 3),
+        row("delivered", "ciede2000_truth", 5, target="b"),
         row("identity", "ciede2000_truth", 12),
         row("macenko", "gradient_correlation_source", 0.9),
     ]
@@ -174,7 +174,7 @@ def test_fine_tuning_says_whether_it_helped(tmp_path, saved, after, says):
 
 
 def test_a_model_trained_beside_is_compared_with_the_one_at_work():
-    rows = [row("trained_tile", "ciede2000_truth", 4), row("stainfuser_tile", "ciede2000_truth", 3)]
+    rows = [row("trained", "ciede2000_truth", 4), row("operator", "ciede2000_truth", 3)]
     [sentence] = training_outcome(None, rows, None)
     assert "4.00" in sentence and "no better than" in sentence
     assert training_outcome(None, rows[1:], None) == []

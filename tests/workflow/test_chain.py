@@ -66,7 +66,7 @@ def test_the_summary_has_the_contracts_columns_and_methods(small_demo):
     columns = ["method", "target", "metric", "value", "ci_low", "ci_high", "n"]
     assert list(summary.columns) == columns
     assert {"identity", "reinhard", "macenko"} <= set(summary["method"])
-    assert {"stainfuser_tile", "trained_tile", "stainfuser_operator"} <= set(summary["method"])
+    assert {"operator", "render_10", "trained", "delivered", "truth"} <= set(summary["method"])
     finite = summary.dropna()
     assert (finite["ci_low"] <= finite["value"]).all()
     assert (finite["value"] <= finite["ci_high"]).all()

@@ -9,6 +9,7 @@ sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
 
 from stainfuser.configuration import resolve_config, write_resolved
 from stainfuser.errors import ConfigError, StainFuserError
+from stainfuser.evaluation_arms import arm_named, chosen_arms
 from stainfuser.failures import gigapixels_of, late_failures, left_out, read_index
 from stainfuser.io.cohort import CohortEntry, resolve_cohort
 from stainfuser.io.targets import resolve_targets
@@ -92,6 +93,7 @@ wildcard_constraints:
     slide=r"[^/]+",
     target=r"[^/]+",
     pair_target=r"t[0-9]+",
+    arm=r"[a-z0-9_]+",
 
 
 def growing(base, per_gigapixel=0, per_slide=0):
@@ -177,11 +179,39 @@ def normalized_outputs(wildcards):
     return normalized_slides(wildcards) + normalized_image_folders(wildcards)
 
 
-def truth_slides(wildcards):
-    """Return the demo's truth; slides from elsewhere have none."""
-    if not (config["slides"] == "demo" and config["target"] == "demo"):
-        return []
-    return [f"results/demo/truth/{slide}.svs" for slide in usable(("slide",))]
+def is_truth_known():
+    """Tell whether the truth is known: it is the demo's; slides from elsewhere have none."""
+    return config["slides"] == "demo" and config["target"] == "demo"
+
+
+def if_truth_known(inputs):
+    """Return files of the demo's truth as inputs, or nothing."""
+    return inputs if is_truth_known() else []
+
+
+EVALUATED_ARMS = chosen_arms(config["evaluate"]["arms"], is_truth_known())
+
+
+def evaluation_samples(wildcards):
+    return [
+        f"results/evaluation/sample/{slide}.h5" for slide in usable(("slide", "images"))
+    ]
+
+
+def baseline_folders(wildcards):
+    """Return what a baseline arm was trained to, a folder per target."""
+    return [f"results/baselines/{target}/{wildcards.arm}" for target in TARGETS]
+
+
+def if_arm_needs(need, inputs, otherwise=[]):
+    """Return an input function: `inputs` of arms that have this need, `otherwise` of the others."""
+
+    def needed(wildcards):
+        if need not in arm_named(wildcards.arm).needs:
+            return otherwise
+        return inputs(wildcards) if callable(inputs) else inputs
+
+    return needed
 
 
 def planned_shards(folder, suffix):
@@ -210,8 +240,9 @@ def model_files():
 
 def is_training():
     """Tell whether a model is trained here; the demo trains one beside a shipped model."""
-    is_demo = config["slides"] == "demo" and config["target"] == "demo"
-    return MODEL == TRAINED or (is_demo and config["model"] in shipped_presets())
+    return MODEL == TRAINED or (
+        is_truth_known() and config["model"] in shipped_presets()
+    )
 
 
 def if_trained(inputs):

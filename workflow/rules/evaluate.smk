@@ -1,46 +1,113 @@
-# In: tiles, normalised slides and, for the demo, the truth. Out: the long metric table, its summary
-# with bootstrap intervals, and figures.
-rule evaluate_tiles:
+# In: tiles, models, normalised slides and, for the demo, the truth. Out: what every arm makes of the
+# same tiles, the metrics, their summary with bootstrap intervals, and figures.
+rule sample_evaluation_tiles:
     input:
-        tiles=tile_stores,
-        normalized=normalized_slides,
-        record=slide_records,
-        truth=truth_slides,
-        target=target_images,
-        model=MODEL,
-        model_files=model_files(),
-        trained=if_trained_beside(TRAINED),
+        tiles="results/tiles/{slide}.h5",
+        truth=if_truth_known("results/demo/truth/{slide}.svs"),
+        nuclei=if_truth_known("results/demo/nuclei/{slide}.png"),
     output:
-        table="results/evaluation/tiles.parquet",
+        sample="results/evaluation/sample/{slide}.h5",
+    log:
+        "results/logs/sample_evaluation_tiles/{slide}.log",
+    benchmark:
+        "results/benchmarks/sample_evaluation_tiles/{slide}.tsv"
+    conda:
+        "../../envs/stainfuser.yaml"
+    threads: 1
+    resources:
+        mem_mb=3000,
+        runtime=30,
+    params:
+        options={
+            key: config["evaluate"][key] for key in ("tiles_per_slide", "max_tiles")
+        },
+        slides=len(COHORT),
+        truth_target="demo",
+        seed=config["seed"],
+    script:
+        "../../scripts/sample_evaluation_tiles.py"
+
+
+rule apply_arm:
+    input:
+        sample=evaluation_samples,
+        target=target_images,
+        normalized=if_arm_needs("delivered", normalized_slides),
+        baseline=if_arm_needs("baseline", baseline_folders),
+        model=if_arm_needs("model", MODEL),
+        model_files=if_arm_needs("model", model_files()),
+        trained=if_arm_needs("trained", if_trained_beside(TRAINED)),
+    output:
+        images="results/evaluation/arms/{arm}.h5",
+        record="results/evaluation/arms/{arm}.json",
+    log:
+        "results/logs/apply_arm/{arm}.log",
+    benchmark:
+        "results/benchmarks/apply_arm/{arm}.tsv"
+    conda:
+        "../../envs/stainfuser.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=480,
+    params:
+        options={"slow_arm_tiles": config["evaluate"]["slow_arm_tiles"]},
+        style=if_arm_needs("weights", config["pairs"], {}),
+        jobs=JOBS,
+        seed=config["seed"],
+    script:
+        "../../scripts/apply_arm.py"
+
+
+rule measure_arm:
+    input:
+        images="results/evaluation/arms/{arm}.h5",
+        sample=evaluation_samples,
+        target=target_images,
+    output:
+        table="results/evaluation/metrics/{arm}.parquet",
+    log:
+        "results/logs/measure_arm/{arm}.log",
+    benchmark:
+        "results/benchmarks/measure_arm/{arm}.tsv"
+    conda:
+        "../../envs/stainfuser.yaml"
+    threads: 1
+    resources:
+        mem_mb=3000,
+        runtime=120,
+    script:
+        "../../scripts/measure_arm.py"
+
+
+rule draw_examples:
+    input:
+        arm=expand("results/evaluation/arms/{arm}.h5", arm=EVALUATED_ARMS),
+        sample=evaluation_samples,
+        target=target_images,
+    output:
         examples=report(
             "results/evaluation/examples.png",
             caption="../report/examples.rst",
             category="Evaluation",
         ),
     log:
-        "results/logs/evaluate_tiles.log",
+        "results/logs/draw_examples.log",
     benchmark:
-        "results/benchmarks/evaluate_tiles.tsv"
+        "results/benchmarks/draw_examples.tsv"
     conda:
         "../../envs/stainfuser.yaml"
-    threads: 2
+    threads: 1
     resources:
-        mem_mb=growing(6000, per_slide=0.1),
-        runtime=growing(240, per_slide=0.1),
-        disk_mb=growing(1000),
-        gpu=0,
-    params:
-        options={
-            key: config["evaluate"][key] for key in ("tiles_per_slide", "max_tiles")
-        },
-        seed=config["seed"],
+        mem_mb=3000,
+        runtime=30,
     script:
-        "../../scripts/evaluate_tiles.py"
+        "../../scripts/draw_examples.py"
 
 
 rule summarize_evaluation:
     input:
-        table="results/evaluation/tiles.parquet",
+        table=expand("results/evaluation/metrics/{arm}.parquet", arm=EVALUATED_ARMS),
     output:
         summary=report(
             "results/evaluation/summary.csv",

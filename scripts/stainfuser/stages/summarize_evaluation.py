@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stainfuser.evaluation_terms import (
-    METHOD_BY_NAME,
-    METRIC_BY_NAME,
-    SLIDE_METHODS,
-    SUMMARY_COLUMNS,
-    Metric,
-    known_order,
-    method_named,
-)
+from stainfuser.evaluation_arms import ARMS, arm_named
+from stainfuser.evaluation_terms import METRIC_BY_NAME, SUMMARY_COLUMNS, Metric, known_order
 from stainfuser.files import atomic_path
 from stainfuser.logs import LOGGER
 from stainfuser.seeds import generator
@@ -36,7 +30,7 @@ ROW_INCH, TARGET_SPREAD = 0.30, 0.44
 
 def summarize_evaluation(
     *,
-    table_path: str | Path,
+    table_paths: Sequence[str | Path],
     summary_path: str | Path,
     figure_path: str | Path,
     seed: int,
@@ -47,12 +41,11 @@ def summarize_evaluation(
 
     Parameters
     ----------
-    table_path
-        What `evaluate_tiles` wrote.
+    table_paths
+        What `measure_arm` wrote, one table per arm.
     summary_path
-        CSV with the columns of `evaluation_terms.SUMMARY_COLUMNS`: the mean over all tiles of a
-        method and target, its interval, and the number of tiles that have a value. Where slides
-        of a target were made in several ways, the method ``stainfuser_slide`` has all of them.
+        CSV with the columns of `evaluation_terms.SUMMARY_COLUMNS`: the mean over all tiles of an
+        arm and target, its interval, and the number of tiles that have a value.
     figure_path
         PNG: every metric, method and target with its interval.
     seed
@@ -62,11 +55,9 @@ def summarize_evaluation(
     """
     import pandas as pd
 
-    table = pd.read_parquet(table_path)
+    table = pd.concat([pd.read_parquet(path) for path in table_paths], ignore_index=True)
     parts = [
-        _summarize_target(
-            str(target), _with_pooled_slides(part), seed, bootstrap_samples, confidence
-        )
+        _summarize_target(str(target), part, seed, bootstrap_samples, confidence)
         for target, part in table.groupby("target", sort=True)
     ]
     rows = [row for part in parts for row in part]
@@ -81,16 +72,6 @@ def _tile_keys(table: pd.DataFrame) -> pd.DataFrame:
     return table[["slide", "tile", "target"]].drop_duplicates()
 
 
-def _with_pooled_slides(table: pd.DataFrame) -> pd.DataFrame:
-    """Add all delivered slides as one method, if they were made in more than one way."""
-    import pandas as pd
-
-    delivered = table[table["method"].isin(SLIDE_METHODS)]
-    if delivered["method"].nunique() < 2:
-        return table
-    return pd.concat([table, delivered.assign(method="stainfuser_slide")], ignore_index=True)
-
-
 def _summarize_target(
     target: str, table: pd.DataFrame, seed: int, samples: int, confidence: float
 ) -> list[tuple[Any, ...]]:
@@ -102,7 +83,7 @@ def _summarize_target(
     found = bootstrap_means(wide.to_numpy(float), slides, rng, samples, confidence)
     position = {column: index for index, column in enumerate(wide.columns)}
     rows = []
-    for method in known_order(measured["method"], METHOD_BY_NAME):
+    for method in known_order(measured["method"], ARMS):
         for metric in known_order(measured["metric"], METRIC_BY_NAME):
             if (method, metric) in position:
                 column = position[method, metric]
@@ -117,7 +98,7 @@ def _draw_overview(summary: pd.DataFrame, path: str | Path, confidence: float, s
     from matplotlib.figure import Figure
 
     metrics = [METRIC_BY_NAME[name] for name in known_order(summary["metric"], METRIC_BY_NAME)]
-    methods = known_order(summary["method"], METHOD_BY_NAME)
+    methods = known_order(summary["method"], ARMS)
     columns = 3
     rows = max(1, -(-len(metrics) // columns))
     targets = sorted(summary["target"].unique())
@@ -149,7 +130,7 @@ def _draw_panel(
             # The source is perfectly like itself: its dot would only stretch the scale.
             is_trivial = method == "identity" and metric.against == "source"
             if not is_trivial and method in own.index and np.isfinite(own.loc[method, "value"]):
-                _draw_dot(axes, own.loc[method], row + offset, method_named(method).colour)
+                _draw_dot(axes, own.loc[method], row + offset, arm_named(method).colour)
     _style_panel(axes, metric, methods, show_names)
 
 
@@ -165,7 +146,7 @@ def _style_panel(axes: Any, metric: Metric, methods: list[str], show_names: bool
     axes.set_title(arrow, fontsize=7, color=FAINT, loc="right", pad=17)
     axes.text(0, 1.02, metric.label + unit, transform=axes.transAxes, fontsize=9.5, color=INK)
     axes.set_yticks(
-        range(len(methods)), [method_named(name).label for name in methods] if show_names else []
+        range(len(methods)), [arm_named(name).label for name in methods] if show_names else []
     )
     axes.set_ylim(len(methods) - 0.4, -0.6)
     axes.margins(x=0.08)

@@ -1,8 +1,9 @@
-"""Classical stain normalisation: Reinhard 2001, Macenko 2009, Vahadane 2016: peers to beat.
+"""Classical stain normalisation: Ruifrok, Reinhard, Macenko, Vahadane: peers to beat.
 
-The arithmetic of the first two is torchstain's (numpy backend, its own settings), as others run it;
-that of the third is in `vahadane`. What is added is an answer where the methods have none: a tile
-without two stains, or without colour contrast, comes back as it was, and says so.
+The arithmetic of Reinhard 2001 and Macenko 2009 is torchstain's (numpy backend, its own settings),
+as others run it; that of the other two is in `ruifrok` and `vahadane`. What is added is an answer
+where the methods have none: a tile without two stains, or without colour contrast, comes back as it
+was, and says so.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from stainfuser.stain.ruifrok import RuifrokNormalizer
 from stainfuser.stain.vahadane import VahadaneNormalizer
 
 CLASSICAL_METHODS = ("reinhard", "macenko")
 # What a model is measured beside.
 BENCHMARK_METHODS = (*CLASSICAL_METHODS, "vahadane")
+ALL_METHODS = ("ruifrok", *BENCHMARK_METHODS)
 # Below this standard deviation, grey levels, a channel's spread is noise and is not divided by.
 MIN_SPREAD = 0.5
 # Macenko's white level and the optical density below which torchstain leaves a pixel out.
@@ -57,12 +60,12 @@ def macenko(source: NDArray[np.uint8], target: NDArray[np.uint8]) -> NDArray[np.
 
 
 def fit_classical(method: str, target: NDArray[np.uint8]) -> Normalizer:
-    """Fit a method of `BENCHMARK_METHODS` to a target once; call the result on every source.
+    """Fit a method of `ALL_METHODS` to a target once; call the result on every source.
 
     Raises `ValueError` for an unknown method.
     """
-    if method not in BENCHMARK_METHODS:
-        raise ValueError(f"unknown method {method!r}, expected one of {BENCHMARK_METHODS}")
+    if method not in ALL_METHODS:
+        raise ValueError(f"unknown method {method!r}, expected one of {ALL_METHODS}")
     is_usable = _has_colour_spread if method == "reinhard" else _has_stain
     engine = _fitted_engine(method, target) if is_usable(target) else None
 
@@ -81,9 +84,10 @@ def fit_classical(method: str, target: NDArray[np.uint8]) -> Normalizer:
 
 def _fitted_engine(method: str, target: NDArray[np.uint8]) -> Any | None:
     """Return a normaliser fitted to `target`, None where the fit is undefined."""
-    if method == "vahadane":
+    own = {"vahadane": VahadaneNormalizer, "ruifrok": RuifrokNormalizer}.get(method)
+    if own is not None:
         try:
-            return VahadaneNormalizer(target)
+            return own(target)
         except UNDEFINED:
             return None
     # The numpy modules are named directly: torchstain's factories would import torch.

@@ -1,0 +1,90 @@
+"""A picture of the same tiles by every arm."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stainfuser.evaluation_arms import ARMS, arm_named
+from stainfuser.evaluation_terms import known_order
+from stainfuser.io.evaluation_store import ArmStore, read_sample
+from stainfuser.io.images import read_image
+from stainfuser.pictures import contact_sheet, save_picture
+
+RgbImage = NDArray[np.uint8]
+
+EXAMPLE_ROWS, EXAMPLE_CELL_PX = 6, 192
+# More columns than this make the cells smaller, so that the sheet stays a page wide.
+FULL_SIZE_COLUMNS = 9
+TITLES = {"identity": "Source", "target": "Target"}
+
+
+def draw_examples(
+    *,
+    arm_paths: Sequence[str | Path],
+    sample_paths: Sequence[str | Path],
+    target_paths: Sequence[str | Path],
+    examples_path: str | Path,
+) -> None:
+    """Draw one row per example tile: what every arm made of it, and a piece of the target.
+
+    Parameters
+    ----------
+    arm_paths
+        ``{arm}.h5`` of apply_arm.
+    sample_paths, target_paths
+        ``{slide}.h5`` of sample_evaluation_tiles; reference images, ``{target}.png``.
+    examples_path
+        PNG. The tiles are the first of each slide's sample, which is drawn at random.
+    """
+    stores = {Path(path).stem: ArmStore(path) for path in arm_paths}
+    targets = {Path(path).stem: read_image(path) for path in target_paths}
+    rows_of = {Path(path).stem: read_sample(path).rows for path in sample_paths}
+    found = sorted({group for store in stores.values() for group in store.groups})
+    each = max(1, EXAMPLE_ROWS // max(1, len(found)))
+    shown = [
+        (target, slide, index)
+        for target, slide in found[:: max(1, -(-len(found) // EXAMPLE_ROWS))]
+        for index in range(min(each, len(rows_of.get(slide, ()))))
+    ]
+    pictures = [_pictures(stores, targets[place[0]], place) for place in shown]
+    present = {name for row in pictures for name in row}
+    columns = [*known_order(present - {"target"}, ARMS), *(["target"] if shown else [])]
+    sheet = contact_sheet(
+        [[row.get(name) for name in columns] for row in pictures],
+        title="The same tiles by every arm" if shown else "There is no tile to show",
+        column_titles=[TITLES.get(name, _title(name)) for name in columns],
+        row_titles=[
+            f"{slide}\ntile {rows_of[slide][index]} to {target}" for target, slide, index in shown
+        ],
+        cell_px=EXAMPLE_CELL_PX,
+    )
+    save_picture(examples_path, sheet)
+
+
+def _title(name: str) -> str:
+    return arm_named(name).label.removeprefix("StainFuser ").removeprefix("StainFuser, ")
+
+
+def _pictures(
+    stores: dict[str, ArmStore], target_image: RgbImage, place: tuple[str, str, int]
+) -> dict[str, RgbImage]:
+    """Return arm → what it made of one tile, and a piece of the target."""
+    target, slide, index = place
+    pictures = {}
+    for name, store in stores.items():
+        if (target, slide) not in store.groups:
+            continue
+        result = store.read(target, slide)
+        if index < len(result.image) and result.is_made[index]:
+            pictures[name] = result.image[index]
+    side_px = next((image.shape[0] for image in pictures.values()), EXAMPLE_CELL_PX)
+    return {**pictures, "target": _centre(target_image, side_px)}
+
+
+def _centre(image: RgbImage, size_px: int) -> RgbImage:
+    top, left = (max(0, (side - size_px) // 2) for side in image.shape[:2])
+    return image[top : top + size_px, left : left + size_px]
