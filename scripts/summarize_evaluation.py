@@ -1,11 +1,11 @@
 """Entry point of the rule summarize_evaluation."""
 
-from stainfuser.logs import logged
+from stainfuser.recording import recorded
 from stainfuser.stages.summarize_evaluation import summarize_evaluation
 
-with logged(snakemake.log[0]):
+with recorded(snakemake):
     summarize_evaluation(
-        table_path=snakemake.input.table,
+        table_paths=snakemake.input.table,
         summary_path=snakemake.output.summary,
         figure_path=snakemake.output.figure,
         seed=snakemake.params.seed,
