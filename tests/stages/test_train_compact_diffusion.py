@@ -11,12 +11,15 @@ import pytest
 import torch
 from PIL import Image
 
-from stainfuser.diffusion import compact_pairs, compact_training
+from stainfuser.diffusion import compact_pairs, compact_style, compact_training
 from stainfuser.diffusion.compact_pairs import draw_pairs
+from stainfuser.diffusion.compact_style import StylePairs
 from stainfuser.diffusion.head_data import prepare_image
 from stainfuser.diffusion.pipeline import StainFuserPipeline
 from stainfuser.errors import InputError
 from stainfuser.nn.class_matcher import OperatorHeadParams
+from stainfuser.nn.feature_networks import load_feature_network
+from stainfuser.nn.gram_style import GramStyleOptions
 from stainfuser.nn.operator_head import OperatorHead
 from stainfuser.stages import train_compact_diffusion as stage
 from stainfuser.stain.metrics import gradient_correlation
@@ -43,6 +46,9 @@ OPTIONS = {
     "ema_decay": 0.9,
     "checkpoint_steps": 2,
     "label_noise": 0.5,
+    "style_share": 0.0,
+    "feature_weights": None,
+    "feature_network": "squeezenet",
 }
 
 
@@ -199,3 +205,47 @@ def test_where_a_side_is_not_he_the_start_is_the_truth(head, monkeypatch):
     frozen = OperatorHead.from_pretrained(head)
     pairs = draw_pairs([prepare_image("a", tissue(0), 32)], frozen, 4, 32, 1, "test")
     assert all(np.array_equal(pair.start, pair.truth) for pair in pairs)
+
+
+def random_style(images, share=1.0):
+    network = load_feature_network("squeezenet", None, allow_random_weights=True)
+    return StylePairs(images, network, share)
+
+
+def test_stylised_pairs_keep_structure_and_show_one_image_in_anothers_stain(head, monkeypatch):
+    monkeypatch.setattr(compact_style, "MAX_UNLIKENESS", 2.0)
+    monkeypatch.setattr(compact_style, "OPTIONS", GramStyleOptions("lbfgs", 3, 1.0, 1.0))
+    monkeypatch.setattr(compact_style, "is_plausible", lambda rgb: True)
+    images = [prepare_image(str(seed), tissue(seed), 32) for seed in (0, 1)]
+    frozen, style = OperatorHead.from_pretrained(head), random_style(images)
+    pair = next(
+        found
+        for seed in range(20)
+        if (found := style.draw(frozen, 32, np.random.default_rng(seed))) is not None
+    )
+    assert pair.truth.shape == pair.source.shape and pair.target.shape[1:] == (32, 32, 3)
+    assert (
+        gradient_correlation(*(np.concatenate(list(x)) for x in (pair.source, pair.truth))) > 0.95
+    )
+    assert not np.array_equal(pair.truth, pair.source)
+
+
+def test_tissue_of_another_composition_is_not_learned_from(head, monkeypatch):
+    monkeypatch.setattr(compact_style, "MAX_UNLIKENESS", -1.0)
+    style = random_style([prepare_image(str(seed), tissue(seed), 32) for seed in (0, 1)])
+    assert style.draw(OperatorHead.from_pretrained(head), 32, np.random.default_rng(0)) is None
+
+
+def test_the_share_of_stylised_examples_is_what_was_asked_for(monkeypatch):
+    monkeypatch.setattr(StylePairs, "draw", lambda *_: "stylised")
+    exact = lambda images, head, count, *_: ["exact"] * count  # noqa: E731
+    monkeypatch.setattr(compact_training, "draw_pairs", exact)
+    images = [prepare_image("a", tissue(0), 32)]
+    mixed = compact_training.Tissue(images, [], random_style(images, 0.25))
+    drawn = mixed.draw(None, 400, 32, 1, "test")
+    assert len(drawn) == 400 and 75 <= drawn.count("stylised") <= 125
+
+
+def test_missing_weights_of_the_style_network_are_named(collection, head, tmp_path):
+    with pytest.raises(InputError, match=r"none\.h5: the weights.*style_share to 0"):
+        run(tmp_path, collection, head, style_share=0.5, feature_weights="none.h5")

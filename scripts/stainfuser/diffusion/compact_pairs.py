@@ -116,7 +116,7 @@ def finished_pair(
     `directions` are the stain directions by which one side now and then becomes something that is
     not H&E.
     """
-    if gradient_correlation(_row(source), _row(truth)) < MIN_STRUCTURE:
+    if gradient_correlation(row(source), row(truth)) < MIN_STRUCTURE:
         return None
     is_he = directions is None or rng.random() >= NOT_HE_SHARE
     if not is_he and rng.integers(2):
@@ -180,6 +180,6 @@ def _to_uint8(tiles: Tensor) -> Tiles:
     return tiles.round().clamp(0, 255).to(torch.uint8).numpy()
 
 
-def _row(tiles: Tiles) -> Tiles:
-    """Put (n, H, W, 3) tiles side by side."""
+def row(tiles: Tiles) -> Tiles:
+    """Put (n, H, W, 3) tiles side by side: (H, n W, 3)."""
     return np.concatenate(list(tiles), axis=1)

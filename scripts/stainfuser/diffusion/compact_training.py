@@ -1,4 +1,4 @@
-"""Train the compact diffusion model on recoloured tissue: autoencoder, latents, pixels.
+"""Train the compact diffusion model on pairs of tissue: autoencoder, latents, pixels.
 
 Everything a step needs is made once and stored: tiles with their starts and truths, and of each
 target the tokens and what the statistics say. A step then costs little more than the networks.
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from stainfuser.diffusion.checkpoints import fingerprint_weights
 from stainfuser.diffusion.compact_pairs import RecolouredPair, draw_pairs
 from stainfuser.diffusion.compact_phantoms import draw_phantom_pair
+from stainfuser.diffusion.compact_style import StylePairs
 from stainfuser.diffusion.context import StainTarget, flatten_tokens, reduce_tokens
 from stainfuser.diffusion.denoiser_training import VALIDATION_BATCHES, TrainingData, train_denoiser
 from stainfuser.diffusion.encoding import encode_latents, to_range
@@ -52,19 +53,28 @@ HELD_OUT_TILES = 96
 
 @dataclass(frozen=True)
 class Tissue:
-    """Real `images`, which are recoloured, and phantom `sections`, which are stained twice."""
+    """Real `images`, which are recoloured, and phantom `sections`, which are stained twice.
+
+    `style` makes a share of the examples by style transfer from one image to another.
+    """
 
     images: Sequence[TrainingImage]
     sections: list[Section]
+    style: StylePairs | None = None
 
     def draw(self, head: Any, count: int, tile_px: int, seed: int, *purpose: object) -> Pairs:
         """Draw `count` examples; they depend on `seed` and `purpose` alone."""
         rng = generator(seed, "compact_tissue", *purpose)
-        phantoms = int(rng.binomial(count, PHANTOM_SHARE)) if self.sections else 0
-        phantoms = count if not self.images else phantoms
-        pairs = draw_pairs(self.images, head, count - phantoms, tile_px, seed, *purpose)
-        while len(pairs) < count:
+        stylised = int(rng.binomial(count, self.style.share)) if self.style else 0
+        exact = count - stylised
+        phantoms = int(rng.binomial(exact, PHANTOM_SHARE)) if self.sections else 0
+        phantoms = exact if not self.images else phantoms
+        pairs = draw_pairs(self.images, head, exact - phantoms, tile_px, seed, *purpose)
+        while len(pairs) < exact:
             pair = draw_phantom_pair(self.sections, head, tile_px, rng)
+            pairs += [] if pair is None else [pair]
+        while len(pairs) < count:
+            pair = self.style.draw(head, tile_px, rng)
             pairs += [] if pair is None else [pair]
         return pairs
 

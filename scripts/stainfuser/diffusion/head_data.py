@@ -145,7 +145,7 @@ def _relative_colours(
     image: TrainingImage, tile_px: int, rng: np.random.Generator, count: int = 200
 ) -> NDArray[np.float32]:
     """Return (count, RELATIVE_COLOURS) pixels of one tile."""
-    tile, _ = _draw_tile(image, _draw_scale(image, rng), tile_px, rng)
+    tile, _ = draw_tile(image, draw_scale(image, rng), tile_px, rng)
     od = torch.from_numpy(rgb_to_od(tile)).permute(2, 0, 1)[None]
     relative = ColourMoments(tissue_moments(od)).standardized(od)
     pixels = F.avg_pool2d(relative, 2).flatten(2)[0].T.numpy()
@@ -176,8 +176,8 @@ def draw_example(
     """Draw tiles and two recolourings."""
     weights = np.sqrt([min(image.pixels[0].size, 3_000_000) for image in images])
     image = images[rng.choice(len(images), p=weights / weights.sum())]
-    scale = _draw_scale(image, rng)
-    source = [_draw_tile(image, scale, tile_px, rng) for _ in range(sources)]
+    scale = draw_scale(image, rng)
+    source = [draw_tile(image, scale, tile_px, rng) for _ in range(sources)]
     if rng.random() < SAME_TISSUE_SHARE and sources == targets:
         target = source
     else:
@@ -264,11 +264,12 @@ def look_like_he(examples: Sequence[Example]) -> list[bool]:
         tiles = np.stack([getattr(e, side)[:, ::SKETCH_STEP, ::SKETCH_STEP] for e in examples])
         before = first(torch.from_numpy(tiles).float().flatten(1, -2))
         for sketch in (before, second(before)):
-            is_he &= np.array([_plausible(rgb) for rgb in sketch.numpy()])
+            is_he &= np.array([is_plausible(rgb) for rgb in sketch.numpy()])
     return is_he.tolist()
 
 
-def _plausible(rgb: NDArray[np.floating]) -> bool:
+def is_plausible(rgb: NDArray[np.floating]) -> bool:
+    """Say whether (..., 3) RGB could be H&E: exposed, not flat, magenta rather than green."""
     red, green, blue = np.moveaxis(rgb, -1, 0)
     clipped = ((rgb < 4) | (rgb > 253)).mean()
     greenish = (green > np.maximum(red, blue) + 3).mean()
@@ -277,7 +278,8 @@ def _plausible(rgb: NDArray[np.floating]) -> bool:
     return bool(is_exposed and greenish < 0.03 and magenta > 2.5)
 
 
-def _draw_scale(image: TrainingImage, rng: np.random.Generator) -> int:
+def draw_scale(image: TrainingImage, rng: np.random.Generator) -> int:
+    """Return the number of one of the scales of an image."""
     shares = np.array(SCALE_SHARES[: len(image.pixels)])
     return int(rng.choice(len(shares), p=shares / shares.sum()))
 
@@ -294,21 +296,24 @@ def _draw_target(
     kind = rng.random()
     chosen = kind < MISMATCHED_SHARE + MATCHED_SHARE
     draws = count * (CANDIDATES if chosen else 1)
-    tiles = [_draw_tile(image, scale, tile_px, rng) for _ in range(draws)]
-    shares = np.array([(labels == BACKGROUND).mean(), (labels == NUCLEI).mean()])
-    misses = [
-        np.abs([(own == BACKGROUND).mean(), (own == NUCLEI).mean()] - shares).sum()
-        for _, own in tiles
-    ]
+    tiles = [draw_tile(image, scale, tile_px, rng) for _ in range(draws)]
+    misses = [unlikeness(own, labels) for _, own in tiles]
     order = np.argsort(misses, kind="stable") if chosen else np.arange(draws)
     if kind < MISMATCHED_SHARE:
         order = order[::-1]
     return [tiles[i] for i in order[:count]]
 
 
-def _draw_tile(
+def unlikeness(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> float:
+    """Return how far two tiles' labels differ in their shares of glass and of nuclei, in [0, 2]."""
+    shares = [[(own == kind).mean() for kind in (BACKGROUND, NUCLEI)] for own in (first, second)]
+    return float(np.abs(np.subtract(*shares)).sum())
+
+
+def draw_tile(
     image: TrainingImage, scale: int, tile_px: int, rng: np.random.Generator
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Cut a tile and its labels out of one scale, turned and mirrored; with tissue, if found."""
     pixels, labels = image.pixels[scale], image.labels[scale]
     for _ in range(TILE_ATTEMPTS):
         row, column = (rng.integers(side - tile_px + 1) for side in labels.shape)

@@ -1,10 +1,11 @@
-"""Train the diffusion part of the preset compact on recolourings of real tissue and measure it."""
+"""Train the diffusion part of the preset compact on pairs of real tissue and measure it."""
 
 from __future__ import annotations
 
 import os
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from stainfuser import __version__
 from stainfuser.diffusion.assemble import compact_pipeline
 from stainfuser.diffusion.compact_phantoms import draw_sections
+from stainfuser.diffusion.compact_style import StylePairs
 from stainfuser.diffusion.compact_training import (
     CompactData,
     CompactOptions,
@@ -27,6 +29,7 @@ from stainfuser.diffusion.compact_validation import (
     share_nearer,
 )
 from stainfuser.diffusion.head_data import prepare_image
+from stainfuser.diffusion.head_phantoms import draw_phantoms
 from stainfuser.diffusion.loading import fingerprint_model
 from stainfuser.diffusion.operator_mode import load_head
 from stainfuser.diffusion.operator_start import START
@@ -48,6 +51,7 @@ from stainfuser.io.image_collection import (
     read_split_table,
 )
 from stainfuser.logs import LOGGER
+from stainfuser.nn.feature_networks import FeatureNetwork, load_feature_network
 from stainfuser.pictures import save_picture
 from stainfuser.stamps import make_stamp
 
@@ -107,6 +111,9 @@ def train_compact_diffusion(
     ema_decay: float,
     checkpoint_steps: int,
     label_noise: float,
+    style_share: float,
+    feature_weights: str | None,
+    feature_network: str,
 ) -> None:
     """Train on the split ``train`` and phantoms, choose on ``validation``, measure on ``test``.
 
@@ -126,11 +133,15 @@ def train_compact_diffusion(
         JSON: round trip of the autoencoder, operator and rendering on held-out tissue.
     work_dir
         Folder of checkpoints and stored examples.
+    style_share, feature_weights, feature_network
+        Share of the examples made by style transfer (`diffusion.compact_style`), and the network
+        that measures style: its weights are a file below `images_dir`.
 
     Raises
     ------
     InputError
-        An image is missing or unreadable, or no image is for training or validation.
+        An image or the weights that measure style are missing or unreadable, or no image is for
+        training or validation.
     TrainingError
         The loss is not finite.
     """
@@ -140,29 +151,32 @@ def train_compact_diffusion(
         "split_sha256": sha256_file(split_path),
         "operator_head_sha256": fingerprint_model(head_dir),
     }
+    network, made_with = _feature_network(options, Path(images_dir))
+    hashes |= made_with
     stamp = make_stamp("train_compact_diffusion", {**options, "seed": seed}, **hashes)
     entries = read_split_table(split_path)
     with exclusive_folder(work_dir), reproducible(threads):
-        data = CompactData(
-            *(
-                Tissue(
-                    _images(images_dir, entries, split, tile_px, split_path),
-                    draw_sections(count, seed, split),
-                )
-                for split, count in (("train", SECTIONS), ("validation", HELD_OUT_SECTIONS))
+        train, validation = (
+            Tissue(
+                _images(images_dir, entries, split, tile_px, split_path),
+                draw_sections(count, seed, split),
             )
+            for split, count in (("train", SECTIONS), ("validation", HELD_OUT_SECTIONS))
         )
+        if network is not None:
+            images = [*train.images, *draw_phantoms(tile_px, seed)]
+            train = replace(train, style=StylePairs(images, network, style_share))
         pipeline = _assemble(options, head_dir, seed)
         folder = Path(work_dir) / sha256_content({**stamp, "threads": threads})[:16]
         rows = train_compact(
             pipeline,
-            data,
+            CompactData(train, validation),
             _compact_options(options),
             _accelerator(),
             folder,
             Path(work_dir) / "examples",
             seed,
-            sha256_content([hashes, threads, __version__]),
+            sha256_content([hashes, style_share, threads, __version__]),
         )
         write_losses(losses_path, rows)
         draw_curves(curves_path, rows)
@@ -171,6 +185,26 @@ def train_compact_diffusion(
         held_out = {name: rgb for name, rgb in held_out.items() if not is_mosaic(name)}
         _measure(pipeline, held_out, seed, validation_path, samples_path, stamp)
         _write_parts(pipeline, Path(model_dir), folder)
+
+
+def _feature_network(
+    options: dict[str, Any], images_dir: Path
+) -> tuple[FeatureNetwork | None, dict[str, str]]:
+    """Return the network that measures style and a fingerprint of its weights, if it is needed.
+
+    No product says where a file lies, so the file's name leaves `options`.
+    """
+    path = options.pop("feature_weights")
+    if not options["style_share"]:
+        return None, {}
+    if path is None or not (images_dir / path).is_file():
+        raise InputError(
+            images_dir / (path or ""),
+            "the weights of the network that measures style are not there",
+            "set compact_diffusion.feature_weights, or compact_diffusion.style_share to 0",
+        )
+    network = load_feature_network(options["feature_network"], images_dir / path)
+    return network, {"feature_weights_sha256": sha256_file(images_dir / path)}
 
 
 def _accelerator() -> Any:
