@@ -59,7 +59,7 @@ def test_stain_moves_it_and_tissue_hardly_does(tiles):
 
 
 def test_features_by_hand():
-    """Optical density 1 and 3 in a chequerboard of 2 px: mean 2, deviation 1, detail at one scale."""
+    """Densities 1 and 3 in a chequerboard of 2 px: mean 2, deviation 1, detail at one scale."""
     board = np.kron(np.indices((16, 16)).sum(0) % 2, np.ones((2, 2))) * 2 + 1
     rgb = torch.from_numpy(np.repeat(256 * np.exp(-board) - 1, 3).reshape(1, 32, 32, 3))
     found = StainFeatures()(rgb.permute(0, 3, 1, 2))[0]
