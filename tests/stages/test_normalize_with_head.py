@@ -84,6 +84,37 @@ def test_bytes_depend_neither_on_threads_nor_on_the_run(tmp_path):
     assert contents[0] == contents[1]
 
 
+PLANNED_ELSEWHERE = """
+import os, signal, sys
+from normalize_files import Case
+from stainfuser.diffusion.slide_planning import MaskedSlide
+parent, plan = os.getpid(), MaskedSlide.plan
+def killed(*given):
+    if os.getpid() != parent:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return plan(*given)
+if sys.argv[3] == "killed":
+    MaskedSlide.plan = killed
+Case.at(sys.argv[1]).run(model_dir=sys.argv[2], threads=2)
+print("torch" in sys.modules)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux forks safely")
+@pytest.mark.parametrize("planner", ["whole", "killed"])
+def test_the_process_that_plans_changes_no_byte_even_if_it_is_killed(tmp_path, planner):
+    case = Case(tmp_path, on_glass(he_picture(512, "fjord"), 700))
+    case.run(model_dir=COMPACT, load_model=never)
+    expected = [path.read_bytes() for path in (case.output_path, case.record_path)]
+    case.output_path.unlink()
+    command = [sys.executable, "-c", PLANNED_ELSEWHERE, str(tmp_path), str(COMPACT), planner]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    run = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.split() == [str(planner == "killed")]  # torch was loaded here only then
+    assert [path.read_bytes() for path in (case.output_path, case.record_path)] == expected
+
+
 def test_a_slide_that_is_not_he_stays_nearly_as_it_is(tmp_path, caplog):
     brightness = tissue_picture(700).mean(axis=2, keepdims=True).round().astype(np.uint8)
     case = Case(tmp_path, np.repeat(brightness, 3, axis=2))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -49,11 +50,15 @@ class MaskedSlide:
         rgb = np.where(rgba[..., 3:] < 128, 0, rgba[..., :3]).astype(np.uint8)
         return glass_colour(rgb, self.mask, self.um_per_mask_px)
 
+    @cached_property
+    def weight(self) -> NDArray[np.uint8]:
+        """How strongly each place is changed, (H, W) uint8 like the mask."""
+        return soften_mask(self.mask, self.um_per_mask_px)
+
     def view(self, plane_mpp: float) -> SlideView:
         """Return the slide as a model of this resolution sees it."""
-        weight = soften_mask(self.mask, self.um_per_mask_px)
         size_px = (self.probe["width_px"], self.probe["height_px"])
-        return SlideView(*size_px, self.probe["mpp"], plane_mpp, weight)
+        return SlideView(*size_px, self.probe["mpp"], plane_mpp, self.weight)
 
     def plan(
         self,

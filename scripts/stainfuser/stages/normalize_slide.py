@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stainfuser.diffusion.changes import Change, make_change
+from stainfuser.diffusion.forked import ForkedCall, can_fork
 from stainfuser.diffusion.loading import fingerprint_model, load_pipeline
 from stainfuser.diffusion.normalize_options import NormalizeOptions
 from stainfuser.diffusion.painting import SlidePainter, paint_slide
@@ -47,6 +48,7 @@ from stainfuser.seeds import derive_seed
 from stainfuser.stamps import make_stamp
 
 LOGGER = logging.getLogger("stainfuser")
+PLAN_NAME = "plan.json"
 # mpp → the objective power microscopes of that resolution state.
 OBJECTIVE_POWERS = {0.25: 40.0, 0.5: 20.0, 1.0: 10.0}
 
@@ -152,9 +154,10 @@ def normalize_slide(
         target_sha256=sha256_file(target_path),
         model_sha256=fingerprint_model(model_dir),
     )
+    key = sha256_content([stamp, job.masked.probe["mpp"], file_state(job.slide_path)])[:16]
+    job.plan_ahead(Path(work_dir) / key)
     with exclusive_folder(work_dir):
         try:
-            key = sha256_content([stamp, job.masked.probe["mpp"], file_state(job.slide_path)])
             holes = job.write(Path(output_path), _enter_run_dir(Path(work_dir), key), stamp)
             write_json(record_path, job.describe(Path(target_path).stem, holes, stamp))
         except SlideError:
@@ -175,6 +178,7 @@ class _SlideJob:
     threads: int
     model: StageModel
     run_dir: Path = Path()
+    planner: ForkedCall | None = None
 
     def open_reader(self) -> RegionReader:
         """Open the slide; with `corrupt_tiles: fill`, so that damage is filled with glass."""
@@ -194,22 +198,34 @@ class _SlideJob:
     @cached_property
     def plan(self) -> Plan:
         """How the slide is normalised; a killed run's decision stands."""
-        path = self._plan_path
+        path = self.run_dir / PLAN_NAME
         if not path.exists():
-            write_json(path, self._make_plan().to_json())
+            plan = self.planner and self.planner.result()
+            if self.planner and not plan:
+                LOGGER.warning("%s: the process that plans ended early; planning here", self.slide)
+            write_json(path, plan or self._make_plan())
         return Plan.from_json(read_json(path))
 
-    @property
-    def _plan_path(self) -> Path:
-        return self.run_dir / "plan.json"
+    def plan_ahead(self, run_dir: Path) -> None:
+        """Start planning while other work is done, unless a killed run has planned already."""
+        if self.threads < 2 or not self.model.uses_head or (run_dir / PLAN_NAME).exists():
+            return
+        if self.options.corrupt_tiles == "fill":
+            self.white  # noqa: B018 - both processes fill damage with it
+        self.masked.weight  # noqa: B018 - both processes need it
+        if can_fork():
+            self.planner = ForkedCall(self._make_plan)
+        else:
+            threading.Thread(target=self._warm_up, daemon=True).start()
 
     def _warm_up(self) -> None:
         with contextlib.suppress(StainFuserError):  # raised again where it can be answered
             self.model.warm_up()
 
-    def _make_plan(self) -> Plan:
+    def _make_plan(self) -> dict[str, Any]:
+        white = self.white  # before the reader is opened, which fills damage with it
         with self.open_reader() as reader:
-            return self.masked.plan(reader, self.model, self.options, self.white, self.seed)
+            return self.masked.plan(reader, self.model, self.options, white, self.seed).to_json()
 
     def taught_renderer(self, view: SlideView, reader: RegionReader) -> Renderer:
         """Return the model after it has seen the slide's sample, in this run or the last."""
@@ -221,9 +237,8 @@ class _SlideJob:
     def write(self, output_path: Path, run_dir: Path, stamp: dict[str, str]) -> list[Any]:
         """Write the slide and return the rectangles that had to be filled."""
         self.run_dir = run_dir
-        if self.threads > 1 and not self._plan_path.exists():
-            threading.Thread(target=self._warm_up, daemon=True).start()
-        self.white  # noqa: B018 - before any pixel: damage is filled with this colour
+        if self.options.corrupt_tiles == "fill":
+            self.white  # noqa: B018 - before any pixel: damage is filled with this colour
         view = self.masked.view(self.masked.probe["mpp"])
         reader = self.open_reader()
         change = PlannedChange(lambda: self._plan_change(reader), ahead=self.threads > 1)
@@ -310,7 +325,7 @@ def _fate_of_profile(of_source: bytes | None, of_result: bytes | None) -> str:
 
 def _enter_run_dir(work_dir: Path, key: str) -> Path:
     """Return the work folder of this key and delete those of other inputs or settings."""
-    run_dir = work_dir / key[:16]
+    run_dir = work_dir / key
     for other in work_dir.iterdir():
         if other not in (run_dir, work_dir / "lock"):
             shutil.rmtree(other) if other.is_dir() else other.unlink()
