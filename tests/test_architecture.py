@@ -140,6 +140,7 @@ PASSED_BY_NAME = {
     "pairs": {"attach", "sources_per_target"},
     "operator_head": {"images"},
     "evaluate": {"arms"},
+    "baselines": {"steps"},
 }
 STAGES_OF = {
     "demo": ["make_demo_slide", "make_demo_target"],
@@ -159,6 +160,7 @@ STAGES_OF = {
         "measure_arm",
         "summarize_evaluation",
     ],
+    "baselines": ["train_baseline"],
     "report": ["render_report"],
     "benchmark_slides": ["benchmark_slides"],
     "benchmark_model": ["benchmark_model"],
