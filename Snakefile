@@ -18,10 +18,12 @@ include: "workflow/rules/train.smk"
 include: "workflow/rules/compact.smk"
 include: "workflow/rules/preview.smk"
 include: "workflow/rules/normalize.smk"
+include: "workflow/rules/export.smk"
 include: "workflow/rules/baselines.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/report.smk"
 include: "workflow/rules/benchmark.smk"
+include: "workflow/rules/provenance.smk"
 
 
 localrules:
@@ -35,16 +37,19 @@ localrules:
     normalize,
     evaluate,
     report,
+    audit,
 
 
-# Everything: normalised slides, their evaluation and the report.
+# Everything: normalised slides, their evaluation, the report and the record of it all.
 rule all:
     default_target: True
     input:
         normalized_outputs,
+        exported_slides,
         "results/evaluation/summary.csv",
         "results/report/index.html",
         "results/slides/accepted.txt",
+        "results/provenance/ro-crate-metadata.json",
 
 
 # Tissue masks and tiles of every usable slide.
@@ -93,6 +98,7 @@ rule preview:
 rule normalize:
     input:
         normalized_outputs,
+        exported_slides,
         "results/slides/accepted.txt",
 
 

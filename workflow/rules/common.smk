@@ -19,7 +19,11 @@ from stainfuser.run_lock import hold_run_lock
 # Threads that wait asleep: on a machine with other work, torch's spinning ones slow each other down.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+# What is kept with the results, and may be passed on; the full one names folders of this machine.
 RESOLVED_CONFIG = "results/config.yaml"
+FULL_CONFIG = ".snakemake/stainfuser/config.yaml"
+# An audit looks at what was written; it writes neither configuration.
+IS_AUDIT = "audit" in sys.argv[1:]
 TRAINED = "results/model"
 SLIDE_INDEX = "results/slides/index.csv"
 FAILED = "results/slides/failed"
@@ -86,7 +90,8 @@ RENDERS = config["normalize"]["mode"] == "render"
 
 if workflow.is_main_process:
     RUN_LOCK = hold_run_lock(Path(".snakemake"))
-    write_resolved(config, RESOLVED_CONFIG)
+    if not IS_AUDIT:
+        write_resolved(config, RESOLVED_CONFIG, FULL_CONFIG)
 
 
 wildcard_constraints:
@@ -163,6 +168,17 @@ def slide_previews(wildcards):
 def slide_records(wildcards):
     return [
         str(Path(path).with_suffix(".json")) for path in normalized_slides(wildcards)
+    ]
+
+
+def exported_slides(wildcards):
+    """Return the exports the configuration asks for, of every slide in every target's stain."""
+    endings = {"ome_tiff": ".ome.tif", "dicom": ""}
+    slides = normalized_slides(wildcards) if config["export"]["formats"] else []
+    return [
+        f"results/exported/{form}/{'/'.join(Path(slide).parts[-2:])[:-4]}{endings[form]}"
+        for form in config["export"]["formats"]
+        for slide in slides
     ]
 
 
@@ -260,8 +276,39 @@ def if_pairs_made(inputs):
     return [] if config["pairs"]["attach"] else if_trained(inputs)
 
 
+def recorded_reports(inputs):
+    """Return what the record of a run waits for beside the normalised slides."""
+    return inputs if config["provenance"]["evaluation"] else []
+
+
+def given_paths():
+    """Return every path that the configuration names: slides, targets, models and the like."""
+
+    def texts(value):
+        if isinstance(value, dict):
+            value = list(value.values())
+        if isinstance(value, (list, tuple)):
+            return [text for item in value for text in texts(item)]
+        return [value] if isinstance(value, str) and os.path.isabs(value) else []
+
+    known = [str(entry.path) for entry in COHORT.values()]
+    return known + [str(path) for path in TARGETS.values()] + texts(config)
+
+
+def current_params():
+    """Return rule -> parameters that do not depend on the job, for comparison with records."""
+    return {
+        one.name: {
+            name: value for name, value in one.params.items() if not callable(value)
+        }
+        for one in workflow.rules
+    }
+
+
 def print_outcome():
     """Print which slides were left out, in plain words, as the last thing of a run."""
+    if IS_AUDIT:
+        return
     failures = left_out(SLIDE_INDEX, FAILED, os.path.getmtime(RESOLVED_CONFIG))
     for failure in failures:
         print(f"left out: {failure}", file=sys.stderr)
