@@ -10,8 +10,11 @@ from typing import Any
 import yaml
 
 from stainfuser.errors import ConfigError
+from stainfuser.privacy import without_paths
 
 CONFIG_NAME = "configuration"
+# Keys that ask for something and change no result.
+ASKING = ("audit",)
 
 
 def resolve_config(config: Mapping[str, Any], schema_path: str | Path) -> dict[str, Any]:
@@ -42,17 +45,28 @@ def resolve_config(config: Mapping[str, Any], schema_path: str | Path) -> dict[s
     return resolved
 
 
-def write_resolved(config: Mapping[str, Any], path: str | Path) -> None:
-    """Write the resolved configuration as YAML, leaving an equal file untouched.
+def write_resolved(config: Mapping[str, Any], path: str | Path, full_path: str | Path) -> None:
+    """Write the resolved configuration as YAML, leaving equal files untouched.
 
-    The file's modification time is then the moment the configuration last changed.
+    Parameters
+    ----------
+    path
+        The configuration that is kept with the results and may be passed on: of a path that is
+        not relative only the name. Its modification time is the moment the configuration changed.
+    full_path
+        The configuration as it is, for programs of this machine.
     """
-    path = Path(path)
-    text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
-    if path.exists() and path.read_text(encoding="utf-8") == text:
+    config = {key: value for key, value in config.items() if key not in ASKING}
+    texts = {Path(full_path): _as_yaml(config), Path(path): _as_yaml(without_paths(config))}
+    if all(file.exists() and file.read_text(encoding="utf-8") == texts[file] for file in texts):
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
+    for file, text in texts.items():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+
+
+def _as_yaml(config: Mapping[str, Any]) -> str:
+    return yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
 
 
 def _convert(value: Any, schema: Mapping[str, Any]) -> Any:

@@ -20,6 +20,7 @@ from typing import Any
 from stainfuser import fingerprints
 from stainfuser.code_version import CHECKOUT, code_version, environment_sha256
 from stainfuser.code_version import packages_beside_the_lock as other_packages
+from stainfuser.configuration import ASKING
 from stainfuser.errors import InputError
 from stainfuser.files import read_json, sha256_content, write_json
 from stainfuser.fingerprints import Fingerprint, HashMemory
@@ -32,8 +33,6 @@ MEMORY = Path(".snakemake/stainfuser/hashes")
 CHECKSUM = "record_sha256"
 # What differs between two identical runs.
 OF_THIS_RUN = ("started", "ended", "host", CHECKSUM)
-# A key of the configuration that asks for something and changes no result.
-ASKING = ("audit",)
 
 
 @contextlib.contextmanager
@@ -135,7 +134,7 @@ class JobRecord:
                     raise InputError(mine["path"], wrong, remedy)
 
     def _record_of(self, made: dict[str, Any]) -> dict[str, Any]:
-        """Return the record of an input whose job has the wildcards of this one, or some of them."""
+        """Return the record of an input's job, if that has wildcards of this one."""
         mine = _items(self.snakemake.wildcards)
         for wildcards in (mine, *({key: text} for key, text in mine.items())):
             path = record_path(made["made_by"], wildcards)

@@ -66,10 +66,22 @@ def test_one_sentence_names_the_key(schema_path, config, sentence):
 
 
 def test_an_equal_configuration_keeps_its_time(tmp_path):
-    path = tmp_path / "results" / "config.yaml"
-    write_resolved({"seed": 1}, path)
+    path, full = tmp_path / "results" / "config.yaml", tmp_path / "full.yaml"
+    write_resolved({"seed": 1}, path, full)
     before = path.stat().st_mtime_ns
-    write_resolved({"seed": 1}, path)
+    write_resolved({"seed": 1, "audit": "a.svs"}, path, full)
     assert path.stat().st_mtime_ns == before
-    write_resolved({"seed": 2}, path)
+    write_resolved({"seed": 2}, path, full)
     assert yaml.safe_load(path.read_text()) == {"seed": 2}
+
+
+def test_a_configuration_that_is_passed_on_names_no_folder_of_the_machine(tmp_path):
+    path, full = tmp_path / "results" / "config.yaml", tmp_path / "full.yaml"
+    config = {"slides": "/data/smith/*.svs", "target": {"a": "~/b.png"}, "model": "models/mine"}
+    write_resolved(config, path, full)
+    shared = {"slides": "*.svs", "target": {"a": "b.png"}, "model": "models/mine"}
+    assert yaml.safe_load(path.read_text()) == shared
+    assert yaml.safe_load(full.read_text()) == config
+    before = path.stat().st_mtime_ns
+    write_resolved({**config, "slides": "/data/jones/*.svs"}, path, full)
+    assert path.stat().st_mtime_ns > before

@@ -1,0 +1,421 @@
+"""The records of a run as a Workflow Run RO-Crate, profile Provenance Run Crate 0.5.
+
+https://www.researchobject.org/workflow-run-crate/profiles/provenance_run_crate/ asks for: a file
+with its hash for everything read or written; a CreateAction per job, with the tool as instrument;
+a HowToStep per rule, a ControlAction that links it to its jobs, and an OrganizeAction of the
+engine that ran them all. No agent is named: that would be a person.
+"""
+
+from __future__ import annotations
+
+import json
+from base64 import urlsafe_b64encode
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from mimetypes import guess_type
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from stainfuser import __version__
+from stainfuser.files import sha256_file
+from stainfuser.provenance.judgement import FINAL_RULES, final_items
+from stainfuser.provenance.ledger import Item, Job, Ledger, Where
+
+if TYPE_CHECKING:
+    from rocrate.model.entity import Entity
+    from rocrate.rocrate import ROCrate
+
+PROFILES = {
+    "https://w3id.org/ro/wfrun/process/0.5": "Process Run Crate",
+    "https://w3id.org/ro/wfrun/workflow/0.5": "Workflow Run Crate",
+    "https://w3id.org/ro/wfrun/provenance/0.5": "Provenance Run Crate",
+    "https://w3id.org/workflowhub/workflow-ro-crate/1.0": "Workflow RO-Crate",
+}
+SNAKEMAKE = "https://snakemake.github.io"
+SNAKEMAKE_LANGUAGE = "https://w3id.org/workflowhub/workflow-ro-crate#snakemake"
+CODE_LICENSE = "https://spdx.org/licenses/Apache-2.0"
+MEDIA_TYPES = {
+    ".svs": "image/tiff",
+    ".h5": "application/x-hdf5",
+    ".parquet": "application/vnd.apache.parquet",
+    ".safetensors": "application/octet-stream",
+    ".npz": "application/octet-stream",
+    ".yaml": "application/yaml",
+    ".md": "text/markdown",
+    ".smk": "text/plain",
+}
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What the crate says of the run as a whole.
+
+    Attributes
+    ----------
+    name, description
+        Title and a paragraph.
+    license
+        Licence of the results: an address or words.
+    snakemake_version
+        Version of the engine.
+    workflow_files
+        Files of the workflow that are copied into the crate, relative to it; the main one first.
+    """
+
+    name: str
+    description: str
+    license: str
+    snakemake_version: str
+    workflow_files: list[str]
+
+
+@dataclass
+class CrateBuilder:
+    """A crate under construction.
+
+    Attributes
+    ----------
+    ledger
+        The records.
+    crate_dir, run
+        Folder of the crate, and of the run.
+    """
+
+    ledger: Ledger
+    facts: RunFacts
+    crate_dir: Path
+    run: Path
+    crate: ROCrate = field(init=False)
+    _items: dict[tuple[Where, str], Entity] = field(default_factory=dict)
+    _values: dict[str, Entity] = field(default_factory=dict)
+
+    def build(self) -> dict[str, Any]:
+        """Return the crate as JSON-LD."""
+        from rocrate.rocrate import ROCrate
+
+        self.crate = ROCrate(version="1.1")
+        jobs = [job for job in self.ledger.in_order() if self._exists(job)]
+        self._describe_root()
+        workflow = self._add_workflow()
+        actions = {job.record: self._add_job(job) for job in jobs}
+        rules = list(dict.fromkeys(job.rule for job in jobs))
+        steps = [self._add_step(rule, place + 1) for place, rule in enumerate(rules)]
+        workflow["step"] = steps
+        workflow["hasPart"] = [self._tool(rule) for rule in rules]
+        self._add_parameters(workflow, jobs)
+        run = self._add_run(workflow, jobs)
+        controls = self._add_controls(jobs, actions)
+        self._add_engine(run, controls, jobs)
+        self.crate.root_dataset["mentions"] = [run, *actions.values()]
+        return self.crate.metadata.generate()
+
+    def _exists(self, job: Job) -> bool:
+        return any((self.run / item.path).exists() for item in job.outputs)
+
+    def _add(self, identifier: str, kind: str | list[str], **properties: Any) -> Entity:
+        from rocrate.model.contextentity import ContextEntity
+
+        known = {"@type": kind, **properties}
+        return self.crate.add(ContextEntity(self.crate, identifier, properties=known))
+
+    def _describe_root(self) -> None:
+        root = self.crate.root_dataset
+        root["name"], root["description"] = self.facts.name, self.facts.description
+        root["conformsTo"] = [
+            self._add(profile, "CreativeWork", name=name, version=profile.rsplit("/", 1)[1])
+            for profile, name in PROFILES.items()
+        ]
+        if self.facts.license.startswith("https://"):
+            what = "Licence of the results."
+            name = self.facts.license.rsplit("/", 1)[1]
+            license_ = self._add(self.facts.license, "CreativeWork", name=name, description=what)
+            root["license"] = license_
+        else:
+            root["license"] = self.facts.license
+        self.crate.metadata.extra_terms.update({"sha256": "http://schema.org/sha256"})
+
+    def _add_workflow(self) -> Entity:
+        self._add(CODE_LICENSE, "CreativeWork", name="Apache-2.0", description="Apache License 2.0")
+        language = self._add(
+            SNAKEMAKE_LANGUAGE,
+            "ComputerLanguage",
+            name="Snakemake",
+            alternateName="Snakemake workflow language",
+            identifier={"@id": SNAKEMAKE},
+            url={"@id": SNAKEMAKE},
+        )
+        self._add(SNAKEMAKE, "WebSite", name="Snakemake")
+        main, *others = self.facts.workflow_files
+        kinds = ["File", "SoftwareSourceCode", "ComputationalWorkflow", "HowTo"]
+        workflow = self._add_own_file(main, kinds)
+        workflow["name"] = "StainFuser"
+        workflow["programmingLanguage"] = language
+        workflow["version"] = self._code()
+        workflow["license"] = {"@id": CODE_LICENSE}
+        self.crate.root_dataset["mainEntity"] = workflow
+        for name in others:
+            self._add_own_file(name, ["File", "SoftwareSourceCode"])["version"] = self._code()
+        return workflow
+
+    def _code(self) -> str:
+        commits = {job.content["software"].get("commit", "unknown") for job in self.ledger.jobs}
+        return ", ".join([f"{__version__}", *(f"commit {one}" for one in sorted(commits))])
+
+    def _add_own_file(self, name: str, kinds: list[str]) -> Entity:
+        path = self.crate_dir / name
+        facts = {"name": path.name, "sha256": sha256_file(path), **_media(name)}
+        size = {"contentSize": str(path.stat().st_size)}
+        return self.crate.add_file(dest_path=name, properties={**facts, **size, "@type": kinds})
+
+    def _add_job(self, job: Job) -> Entity:
+        words = ", ".join(job.wildcards.values())
+        record = self._add_record(job)
+        software = job.content["software"]
+        return self._add(
+            f"#job/{quote(Path(job.record).with_suffix('').as_posix().split('/jobs/', 1)[1])}",
+            "CreateAction",
+            name=f"{job.rule} {words}".strip(),
+            description=_job_words(job, software),
+            instrument=self._tool(job.rule),
+            object=[*self._entities(job, job.inputs, "input"), *self._settings(job)],
+            result=self._entities(job, job.outputs, "output"),
+            startTime=job.started,
+            endTime=job.ended,
+            actionStatus={"@id": "http://schema.org/CompletedActionStatus"},
+            subjectOf=record,
+        )
+
+    def _add_record(self, job: Job) -> Entity:
+        path = self.run / job.record
+        name = path.relative_to(self.crate_dir).as_posix()
+        facts = {"name": f"record of {job.rule}", "sha256": sha256_file(path), **_media(name)}
+        return self.crate.add_file(dest_path=name, properties=facts)
+
+    def _entities(self, job: Job, items: Iterable[Item], side: str) -> list[Entity]:
+        found = []
+        for item in items:
+            entity = self._entity(item)
+            parameter = self._parameter(job.rule, side, item.name or "other", _kind(item))
+            if parameter not in (known := _as_list(entity.get("exampleOfWork"))):
+                entity["exampleOfWork"] = [*known, parameter]
+            found.append(entity)
+        return found
+
+    def _entity(self, item: Item) -> Entity:
+        key = (item.where, item.sha256)
+        if key not in self._items:
+            self._items[key] = self._add_item(item)
+        return self._items[key]
+
+    def _add_item(self, item: Item) -> Entity:
+        written = self.ledger.output(item.where)
+        current = item if written is None or written.sha256 == item.sha256 else None
+        identifier = self._identifier(item, is_current=current is not None)
+        facts = {"name": Path(item.path).name, "sha256": item.sha256, **_media(item.path)}
+        manifest = item.files if item.files is not None else (written.files if written else None)
+        if manifest is None:
+            facts["contentSize"] = str(item.size)
+            return (
+                self.crate.add_file(identifier, properties=facts)
+                if _is_address(identifier)
+                else self.crate.add_file(dest_path=identifier, properties=facts)
+            )
+        facts.pop("encodingFormat", None)
+        folder = self._add_folder(identifier, facts)
+        folder["hasPart"] = [
+            self._add_member(identifier, name, digest) for name, digest in sorted(manifest.items())
+        ]
+        return folder
+
+    def _add_folder(self, identifier: str, facts: dict[str, Any]) -> Entity:
+        if _is_address(identifier):
+            return self.crate.add_dataset(identifier, properties=facts)
+        return self.crate.add_dataset(dest_path=identifier, properties=facts)
+
+    def _add_member(self, folder: str, name: str, digest: str) -> Entity:
+        facts = {"name": Path(name).name, "sha256": digest, **_media(name)}
+        if _is_address(folder):
+            return self.crate.add_file(hash_address(digest), properties=facts)
+        return self.crate.add_file(dest_path=f"{folder}/{name}", properties=facts)
+
+    def _identifier(self, item: Item, *, is_current: bool) -> str:
+        """Return a path relative to the crate, or what only its hash names."""
+        place, path = item.where
+        if place == "run" and is_current and (self.run / path).exists():
+            return _relative(self.run / path, self.crate_dir)
+        return hash_address(item.sha256)
+
+    def _tool(self, rule: str) -> Entity:
+        known = self.crate.dereference(f"#rule/{rule}")
+        if known is not None:
+            return known
+        what = {"name": rule, "description": f"The rule {rule} of the workflow."}
+        return self._add(
+            f"#rule/{rule}",
+            "SoftwareApplication",
+            **what,
+            softwareVersion=__version__,
+            url=SNAKEMAKE,
+        )
+
+    def _parameter(self, rule: str, side: str, name: str, kind: str) -> Entity:
+        identifier = f"#{side}/{rule}/{quote(name)}"
+        known = self.crate.dereference(identifier)
+        if known is None:
+            known = self._add(identifier, "FormalParameter", name=name, additionalType=kind)
+            tool = self._tool(rule)
+            key = "output" if side == "output" else "input"
+            tool[key] = [*_as_list(tool.get(key)), known]
+        return known
+
+    def _settings(self, job: Job) -> list[Entity]:
+        """Return the parameters of a job; jobs that share a value share its entity."""
+        found = []
+        for name, value in _flat(job.content["params"]):
+            text = value if isinstance(value, str) else json.dumps(value)
+            key = f"#value/{job.rule}/{quote(name)}/{quote(text, safe='')[:80]}"
+            if key not in self._values:
+                parameter = self._parameter(job.rule, "setting", name, "Text")
+                self._values[key] = self._add(
+                    key, "PropertyValue", name=name, value=text, exampleOfWork=parameter
+                )
+            found.append(self._values[key])
+        return found
+
+    def _add_step(self, rule: str, position: int) -> Entity:
+        return self._add(
+            f"#step/{rule}",
+            "HowToStep",
+            name=rule,
+            position=str(position),
+            workExample=self._tool(rule),
+        )
+
+    def _add_parameters(self, workflow: Entity, jobs: list[Job]) -> None:
+        for side, items in (("input", self._given(jobs)), ("output", _finals(jobs))):
+            kinds = {_kind(item) for item in items}
+            parameters = []
+            for kind in sorted(kinds):
+                identifier = f"#workflow-{side}/{kind.lower()}"
+                name = f"{'what was given' if side == 'input' else 'normalised slides'} ({kind})"
+                known = self._add(identifier, "FormalParameter", name=name, additionalType=kind)
+                parameters.append(known)
+                for item in items:
+                    if _kind(item) == kind:
+                        entity = self._entity(item)
+                        examples = _as_list(entity.get("exampleOfWork"))
+                        entity["exampleOfWork"] = [*examples, known]
+            workflow[side] = parameters
+
+    def _given(self, jobs: list[Job]) -> list[Item]:
+        found = {}
+        for job in jobs:
+            for item in job.inputs:
+                if item.where not in self.ledger.makers:
+                    found[item.where, item.sha256] = item
+        return list(found.values())
+
+    def _add_run(self, workflow: Entity, jobs: list[Job]) -> Entity:
+        return self._add(
+            "#run",
+            "CreateAction",
+            name="run of StainFuser",
+            description="The whole run: slides in, normalised slides out.",
+            instrument=workflow,
+            object=[self._entity(item) for item in self._given(jobs)],
+            result=[self._entity(item) for item in _finals(jobs)],
+            startTime=min((job.started for job in jobs), default=""),
+            endTime=max((job.ended for job in jobs), default=""),
+            actionStatus={"@id": "http://schema.org/CompletedActionStatus"},
+        )
+
+    def _add_controls(self, jobs: list[Job], actions: Mapping[str, Entity]) -> list[Entity]:
+        by_rule: dict[str, list[Entity]] = {}
+        for job in jobs:
+            by_rule.setdefault(job.rule, []).append(actions[job.record])
+        return [
+            self._add(
+                f"#control/{rule}",
+                "ControlAction",
+                name=f"orchestration of {rule}",
+                instrument={"@id": f"#step/{rule}"},
+                object=found,
+            )
+            for rule, found in by_rule.items()
+        ]
+
+    def _add_engine(self, run: Entity, controls: list[Entity], jobs: list[Job]) -> None:
+        engine = self._add(
+            f"{SNAKEMAKE}/#engine",
+            "SoftwareApplication",
+            name="Snakemake",
+            softwareVersion=self.facts.snakemake_version,
+            url=SNAKEMAKE,
+        )
+        self._add(
+            "#organize",
+            "OrganizeAction",
+            name=f"run of Snakemake {self.facts.snakemake_version}",
+            instrument=engine,
+            object=controls,
+            result=run,
+            startTime=run["startTime"],
+            endTime=run["endTime"],
+        )
+
+
+def hash_address(sha256: str) -> str:
+    """Return the address of a file that only its hash names (RFC 6920)."""
+    digest = urlsafe_b64encode(bytes.fromhex(sha256)).decode().rstrip("=")
+    return f"ni:///sha-256;{digest}"
+
+
+def _is_address(identifier: str) -> bool:
+    return identifier.startswith("ni:")
+
+
+def _relative(path: Path, folder: Path) -> str:
+    up = 0
+    while not path.is_relative_to(folder):
+        folder, up = folder.parent, up + 1
+    return "../" * up + path.relative_to(folder).as_posix()
+
+
+def _finals(jobs: Iterable[Job]) -> list[Item]:
+    made = [item for job in jobs if job.rule in FINAL_RULES for item in final_items(job)]
+    return list({item.where: item for item in made}.values())
+
+
+def _kind(item: Item) -> str:
+    return "Dataset" if item.files is not None else "File"
+
+
+def _media(path: str) -> dict[str, str]:
+    suffix = Path(path).suffix.lower()
+    known = MEDIA_TYPES.get(suffix) or guess_type(path)[0]
+    return {"encodingFormat": known or "application/octet-stream"}
+
+
+def _flat(value: Any, name: str = "") -> list[tuple[str, Any]]:
+    if isinstance(value, dict) and value:
+        return [
+            pair for key, item in value.items() for pair in _flat(item, f"{name}.{key}".strip("."))
+        ]
+    return [(name.removeprefix("options."), value)]
+
+
+def _job_words(job: Job, software: Mapping[str, Any]) -> str:
+    host = job.content.get("host", {})
+    machine = f"{host.get('system')} {host.get('machine')}, {host.get('cpus')} CPUs"
+    return (
+        f"StainFuser {software.get('version')} (commit {software.get('commit')}, sources "
+        f"{software.get('sources_sha256', '')[:16]}), configuration "
+        f"{job.content.get('config_sha256', '')[:16]}, seed {job.content.get('seed')}, on {machine}"
+    )
+
+
+def _as_list(value: Any) -> list[Any]:
+    if value is None:
+        return []
+    return list(value) if isinstance(value, list) else [value]
