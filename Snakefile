@@ -24,7 +24,6 @@ include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/report.smk"
 include: "workflow/rules/benchmark.smk"
 include: "workflow/rules/provenance.smk"
-include: "workflow/rules/provenance.smk"
 
 
 localrules:
@@ -50,7 +49,6 @@ rule all:
         "results/evaluation/summary.csv",
         "results/report/index.html",
         "results/slides/accepted.txt",
-        "results/provenance/ro-crate-metadata.json",
         "results/provenance/ro-crate-metadata.json",
 
 

@@ -138,14 +138,11 @@ CONFIG = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
 SECTIONS = {key: value for key, value in CONFIG.items() if isinstance(value, dict)}
 # A rule that always runs, and whose page has to outlive what Snakemake takes for its failure.
 WITHOUT_PRODUCT = {"audit": {"output", "benchmark"}}
-# A rule that always runs, and whose page has to outlive what Snakemake takes for its failure.
-WITHOUT_PRODUCT = {"audit": {"output", "benchmark"}}
 # Keys a rule passes by name, or that choose between rules.
 PASSED_BY_NAME = {
     "pairs": {"attach", "sources_per_target"},
     "operator_head": {"images"},
     "evaluate": {"arms"},
-    "provenance": {"evaluation", "license"},
     "export": {"formats"},
     "provenance": {"evaluation", "license"},
     "baselines": {"steps"},
@@ -172,7 +169,6 @@ STAGES_OF = {
     ],
     "baselines": ["train_baseline"],
     "report": ["render_report"],
-    "provenance": ["record_provenance"],
     "provenance": ["record_provenance"],
     "benchmark_slides": ["benchmark_slides"],
     "benchmark_model": ["benchmark_model"],

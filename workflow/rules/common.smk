@@ -20,11 +20,7 @@ from stainfuser.run_lock import hold_run_lock
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # What is kept with the results, and may be passed on; the full one names folders of this machine.
-# What is kept with the results, and may be passed on; the full one names folders of this machine.
 RESOLVED_CONFIG = "results/config.yaml"
-FULL_CONFIG = ".snakemake/stainfuser/config.yaml"
-# An audit looks at what was written; it writes neither configuration.
-IS_AUDIT = "audit" in sys.argv[1:]
 FULL_CONFIG = ".snakemake/stainfuser/config.yaml"
 # An audit looks at what was written; it writes neither configuration.
 IS_AUDIT = "audit" in sys.argv[1:]
@@ -309,39 +305,8 @@ def current_params():
     }
 
 
-def recorded_reports(inputs):
-    """Return what the record of a run waits for beside the normalised slides."""
-    return inputs if config["provenance"]["evaluation"] else []
-
-
-def given_paths():
-    """Return every path that the configuration names: slides, targets, models and the like."""
-
-    def texts(value):
-        if isinstance(value, dict):
-            value = list(value.values())
-        if isinstance(value, (list, tuple)):
-            return [text for item in value for text in texts(item)]
-        return [value] if isinstance(value, str) and os.path.isabs(value) else []
-
-    known = [str(entry.path) for entry in COHORT.values()]
-    return known + [str(path) for path in TARGETS.values()] + texts(config)
-
-
-def current_params():
-    """Return rule -> parameters that do not depend on the job, for comparison with records."""
-    return {
-        one.name: {
-            name: value for name, value in one.params.items() if not callable(value)
-        }
-        for one in workflow.rules
-    }
-
-
 def print_outcome():
     """Print which slides were left out, in plain words, as the last thing of a run."""
-    if IS_AUDIT:
-        return
     if IS_AUDIT:
         return
     failures = left_out(SLIDE_INDEX, FAILED, os.path.getmtime(RESOLVED_CONFIG))
