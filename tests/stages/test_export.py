@@ -1,4 +1,4 @@
-"""Exports of a normalised slide: the same pixels for every reader, nothing personal, whole or absent."""
+"""Exports of a slide: the same pixels for every reader, nothing personal, whole or absent."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_openslide_reads_the_dicom_as_it_reads_the_slide(slide_path, dicom_dir):
 
 def test_pydicom_decodes_the_frames(slide_path, dicom_dir):
     level = pydicom.dcmread(dicom_dir / "level-1.dcm")
-    frames = [frame for frame in pydicom.encaps.generate_frames(level.PixelData)]
+    frames = list(pydicom.encaps.generate_frames(level.PixelData))
     expected = read_encoded(slide_path).levels[1]
     assert len(frames) == level.NumberOfFrames == len(expected.offsets)
     assert [frame.rstrip(b"\0") for frame in frames] == [t.rstrip(b"\0") for t in expected.tiles()]

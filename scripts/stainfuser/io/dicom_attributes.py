@@ -1,4 +1,4 @@
-"""What a DICOM whole-slide image says of itself (VL Whole Slide Microscopy Image IOD, PS3.3 A.32.8).
+"""What a DICOM whole-slide image says of itself (VL Whole Slide Microscopy Image, PS3.3 A.32.8).
 
 Nothing here names a patient, a place or a time: what the standard wants filled is a placeholder or
 follows from the hashes of what made the slide.
@@ -52,9 +52,11 @@ def describe_level(slide: EncodedSlide, number: int) -> Dataset:
 def _uid(slide: EncodedSlide, purpose: str) -> str:
     """Return the identifier that this slide's parts of a purpose always get."""
     size_px = (slide.levels[0].width_px, slide.levels[0].height_px)
-    return generate_uid(
-        entropy_srcs=[purpose, str(size_px), *map(str, sorted(slide.stamp.items()))]
-    )
+    return generate_uid(entropy_srcs=[purpose, str(size_px), *_hashes(slide)])
+
+
+def _hashes(slide: EncodedSlide) -> list[str]:
+    return [f"{name} {value}" for name, value in sorted(slide.stamp.items())]
 
 
 def _add_series(facts: Dataset, slide: EncodedSlide) -> None:
@@ -71,9 +73,7 @@ def _add_series(facts: Dataset, slide: EncodedSlide) -> None:
     facts.SoftwareVersions = __version__
     facts.AcquisitionDateTime = NO_TIME
     facts.ContentDate, facts.ContentTime = NO_TIME[:8], NO_TIME[8:]
-    facts.ImageComments = "; ".join(
-        f"{name} {value}" for name, value in sorted(slide.stamp.items())
-    )
+    facts.ImageComments = "; ".join(_hashes(slide))
 
 
 def _add_specimen(facts: Dataset, slide: EncodedSlide) -> None:
