@@ -10,4 +10,5 @@ with recorded(snakemake):
         sample_paths=snakemake.input.sample,
         target_paths=snakemake.input.target,
         table_path=snakemake.output.table,
+        **snakemake.params.options,
     )

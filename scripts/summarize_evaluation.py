@@ -6,6 +6,7 @@ from stainfuser.stages.summarize_evaluation import summarize_evaluation
 with recorded(snakemake):
     summarize_evaluation(
         table_paths=snakemake.input.table,
+        distribution_path=snakemake.input.distribution,
         summary_path=snakemake.output.summary,
         figure_path=snakemake.output.figure,
         seed=snakemake.params.seed,

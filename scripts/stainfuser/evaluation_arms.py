@@ -6,6 +6,7 @@ Base data without any computing: the workflow, the figures and the report know a
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 ALL = "all"
@@ -194,6 +195,15 @@ _ARMS = (
     ),
 )
 ARMS = {arm.name: arm for arm in _ARMS}
+
+
+# What stands for StainFuser where one of its arms has to: slides if there are any.
+OURS = ("delivered", "operator", "render_1", "render_5", "trained")
+
+
+def reference_arm(names: Collection[str]) -> str | None:
+    """Return the arm of ours that the others are compared with, or None if none is there."""
+    return next((name for name in OURS if name in names), None)
 
 
 def arm_named(name: str) -> Arm:

@@ -24,8 +24,6 @@ GROUP_TITLES = {
 }
 # Rows of a metric table that are no competitors.
 REFERENCES = ("identity", "truth")
-# What stands for StainFuser in the summary, most telling first.
-OURS = ("delivered", "operator", "render_1", "render_5", "trained")
 VALIDATION_ARMS = {
     "identity": "Untouched",
     "autoencoder": "Through the autoencoder only",

@@ -12,6 +12,7 @@ from stainfuser.files import read_json
 from stainfuser.stages.apply_arm import apply_arm
 from stainfuser.stages.draw_examples import draw_examples
 from stainfuser.stages.measure_arm import measure_arm
+from stainfuser.stages.measure_distribution import measure_distribution
 from stainfuser.stages.sample_evaluation_tiles import sample_evaluation_tiles
 
 ARMS = ("identity", "reinhard", "macenko", "render_1", "operator", "delivered", "truth")
@@ -74,7 +75,7 @@ class Evaluation:
         apply_arm(**{**options, **changes})
         return read_json(record)
 
-    def measure(self, arm: str) -> pd.DataFrame:
+    def measure(self, arm: str, protocol: str = "own") -> pd.DataFrame:
         """Measure one arm; return its table."""
         table = self.folder / "metrics" / f"{arm}.parquet"
         measure_arm(
@@ -83,8 +84,23 @@ class Evaluation:
             sample_paths=self.sample_paths,
             target_paths=self.cohort.target_paths,
             table_path=table,
+            protocol=protocol,
         )
         return pd.read_parquet(table)
+
+    def distribution(self, arms: Sequence[str]) -> pd.DataFrame:
+        """Measure the distributions of these arms; return the table."""
+        measure_distribution(
+            arm_paths=[self.folder / "arms" / f"{arm}.h5" for arm in arms],
+            sample_paths=self.sample_paths,
+            target_paths=self.cohort.target_paths,
+            table_path=self.folder / "metrics" / "distribution.csv",
+            seed=1,
+            inception_weights=None,
+            bootstrap_samples=20,
+            confidence=0.95,
+        )
+        return pd.read_csv(self.folder / "metrics" / "distribution.csv")
 
     def draw(self, arms: Sequence[str]) -> Path:
         """Draw the examples of these arms."""

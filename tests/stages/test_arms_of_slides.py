@@ -19,7 +19,7 @@ from evaluation_files import (
 )
 from slide_files import damage_tile, tissue_picture
 from stainfuser.errors import InputError
-from stainfuser.evaluation_terms import METRICS, TABLE_COLUMNS
+from stainfuser.evaluation_terms import METRICS, SUMMARY_COLUMNS, TABLE_COLUMNS
 from stainfuser.io.evaluation_store import ArmStore, read_sample
 from stainfuser.stages import draw_examples as drawing
 
@@ -44,6 +44,12 @@ def table(evaluation) -> pd.DataFrame:
     return evaluation.run()
 
 
+def metrics_of_tiles(with_truth: bool) -> set[str]:
+    """Return the metrics that are measured tile by tile, by our protocol."""
+    names = {m.name for m in METRICS if with_truth or m.against != "truth"}
+    return {n for n in names if not n.startswith(("fd_", "fid_")) and "published" not in n}
+
+
 def by(table: pd.DataFrame):
     return table.groupby("method")
 
@@ -55,9 +61,9 @@ def test_every_arm_meets_the_same_tiles_and_metrics(table):
     assert len({frozenset(found) for found in tiles.values()}) == 1
     assert len(tiles["identity"]) == 6
     for name, part in by(table):
-        expected = {m.name for m in METRICS if name != "truth" or m.against != "truth"}
-        assert set(part["metric"]) == expected
-        assert np.isfinite(part["value"]).all()
+        assert set(part["metric"]) == metrics_of_tiles(with_truth=name != "truth")
+        values = part[~part["metric"].str.contains("nucle")]["value"]
+        assert np.isfinite(values).all()
 
 
 def test_the_numbers_tell_truth_source_and_neither_apart(table):
@@ -101,7 +107,8 @@ def test_a_model_trained_beside_is_one_more_arm(evaluation, table):
     record = evaluation.apply("trained", trained_dir=evaluation.cohort.model_dir)
     trained = evaluation.measure("trained")["value"].to_numpy()
     assert record["state"] == "done"
-    assert np.array_equal(trained, table[table["method"] == "render_1"]["value"])
+    same = table[table["method"] == "render_1"]["value"].to_numpy()
+    assert np.array_equal(trained, same, equal_nan=True)
 
 
 @pytest.mark.parametrize(
@@ -189,7 +196,7 @@ def test_a_model_that_fails_is_recorded_and_the_others_go_on(tmp_path):
     table = evaluation.run(["identity", "render_1"], FailingModel)
     failed = table.query("method == 'render_1'")
     assert failed["value"].isna().all() and (failed["note"] == "out of memory").all()
-    assert table.query("method != 'render_1'")["value"].notna().all()
+    assert table.query("method != 'render_1' and metric == 'psnr_source'")["value"].notna().all()
     record = evaluation.apply("render_1", FailingModel)
     assert (record["state"], record["failure"]) == ("failed", "out of memory")
     assert record["seconds_per_megapixel"] is None
@@ -203,14 +210,15 @@ def test_a_damaged_delivered_slide_is_recorded(tmp_path):
     delivered = table.query("method == 'delivered'")
     assert delivered["value"].isna().any()
     assert delivered.loc[delivered["value"].isna(), "note"].str.contains("damaged").all()
-    assert table.query("method == 'identity'")["value"].notna().all()
+    others = table.query("method == 'identity' and metric == 'psnr_source'")
+    assert others["value"].notna().all()
 
 
 def test_a_missing_delivered_slide_is_recorded(tmp_path):
     cohort = make_cohort(tmp_path, ["one"], tiles=2)
     cohort.normalized_paths[0].unlink()
     table = Evaluation(cohort).run(["delivered"])
-    assert len(table) == 2 * len(METRICS) and table["value"].isna().all()
+    assert len(table) == 2 * len(metrics_of_tiles(True)) and table["value"].isna().all()
 
 
 def test_blank_tiles_are_said_to_be_left_as_they_were(tmp_path):
@@ -221,7 +229,10 @@ def test_blank_tiles_are_said_to_be_left_as_they_were(tmp_path):
     table = Evaluation(cohort).run(["identity", "reinhard", "macenko", "vahadane", "ruifrok"])
     classical = table[table["method"] != "identity"]
     assert len(classical) and classical["note"].str.startswith("undefined").all()
-    assert (table.query("method == 'identity'")["note"] == "").all()
+    untouched = table.query("method == 'identity'")
+    is_defined = untouched["value"].notna()
+    assert (untouched.loc[is_defined, "note"] == "").all()
+    assert (untouched.loc[~is_defined, "note"] == "not defined for this tile").all()
     correlation = table.query("metric == 'gradient_correlation_source' and method == 'macenko'")
     assert (correlation["value"] == 1.0).all()
 
@@ -233,3 +244,30 @@ def test_no_tile_at_all_gives_empty_but_valid_products(tmp_path, slides):
     assert tuple(table.columns) == TABLE_COLUMNS and len(table) == 0
     with Image.open(evaluation.draw(["identity", "macenko"])) as picture:
         assert picture.width > 100
+
+
+def test_the_published_protocol_adds_its_numbers(evaluation, table):
+    published = evaluation.measure("macenko", protocol="published")
+    added = set(published["metric"]) - set(table["metric"])
+    assert added == {"psnr_source_published", "ssim_source_published"}
+
+
+def test_distances_of_distributions_put_the_truth_nearest(tmp_path):
+    evaluation = Evaluation(make_cohort(tmp_path, ["one", "two"], tiles=6))
+    evaluation.run(["identity", "delivered", "truth"], tiles_per_slide=6)
+    evaluation.apply("render_50")
+    found = evaluation.distribution(["identity", "delivered", "truth", "render_50"])
+    assert tuple(found.columns) == SUMMARY_COLUMNS
+    assert set(found["method"]) == {"identity", "delivered", "truth"}  # a slow arm has fewer tiles
+    assert (found["n"] == 12).all()
+    assert (found["ci_low"] <= found["value"]).all() and (found["value"] <= found["ci_high"]).all()
+    value = found.set_index(["method", "metric"])["value"]
+    assert value["delivered", "fd_stain_truth"] < 0.1 * value["identity", "fd_stain_truth"]
+    assert value["truth", "fd_stain_target"] < value["identity", "fd_stain_target"]
+    assert ("truth", "fd_stain_truth") not in value.index
+
+
+def test_too_few_tiles_have_no_distribution(tmp_path):
+    evaluation = Evaluation(make_cohort(tmp_path, ["one"], tiles=2))
+    evaluation.run(["identity"])
+    assert len(evaluation.distribution(["identity"])) == 0

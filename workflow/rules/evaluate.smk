@@ -76,8 +76,37 @@ rule measure_arm:
     resources:
         mem_mb=3000,
         runtime=120,
+    params:
+        options={"protocol": config["evaluate"]["protocol"]},
     script:
         "../../scripts/measure_arm.py"
+
+
+rule measure_distribution:
+    input:
+        arm=expand("results/evaluation/arms/{arm}.h5", arm=EVALUATED_ARMS),
+        sample=evaluation_samples,
+        target=target_images,
+    output:
+        table="results/evaluation/metrics/distribution.csv",
+    log:
+        "results/logs/measure_distribution.log",
+    benchmark:
+        "results/benchmarks/measure_distribution.tsv"
+    conda:
+        "../../envs/stainfuser.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=120,
+    params:
+        options={
+            key: config["evaluate"][key]
+            for key in ("inception_weights", "bootstrap_samples", "confidence")
+        },
+        seed=config["seed"],
+    script:
+        "../../scripts/measure_distribution.py"
 
 
 rule draw_examples:
@@ -108,6 +137,7 @@ rule draw_examples:
 rule summarize_evaluation:
     input:
         table=expand("results/evaluation/metrics/{arm}.parquet", arm=EVALUATED_ARMS),
+        distribution="results/evaluation/metrics/distribution.csv",
     output:
         summary=report(
             "results/evaluation/summary.csv",

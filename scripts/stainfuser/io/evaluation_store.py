@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from stainfuser.errors import InputError
 from stainfuser.files import atomic_path
 
+_ARRAYS = ("source", "coords", "rows", "truth", "nuclei", "source_nuclei")
+_OPTIONAL = ("truth", "nuclei")
 _REMEDY = "delete it and run the workflow again"
 
 
@@ -35,7 +37,9 @@ class EvaluationSample:
     truth
         (N, S, S, 3) uint8 RGB in the target's stain, or None.
     nuclei
-        (N, S, S) int32 instance labels, 0 outside, or None.
+        (N, S, S) int32 true instance labels, 0 outside, or None.
+    source_nuclei
+        (N, S, S) int32: what `stain.nucleus_segmentation` finds in the source, once for all arms.
     attrs
         `slide`, `mpp`, `level0_tile_px`, `truth_target` (name of the target the truth belongs to,
         or empty) and the stamp.
@@ -46,6 +50,7 @@ class EvaluationSample:
     rows: NDArray[np.int64]
     truth: NDArray[np.uint8] | None
     nuclei: NDArray[np.int32] | None
+    source_nuclei: NDArray[np.int32]
     attrs: Mapping[str, Any]
 
     def __len__(self) -> int:
@@ -59,7 +64,7 @@ class EvaluationSample:
 def write_sample(path: str | Path, sample: EvaluationSample) -> None:
     """Write a sample; arrays that are None are left out."""
     with atomic_path(path) as partial, h5py.File(partial, "w") as file:
-        for name in ("source", "coords", "rows", "truth", "nuclei"):
+        for name in _ARRAYS:
             values = getattr(sample, name)
             if values is not None:
                 _put(file, name, values)
@@ -69,11 +74,8 @@ def write_sample(path: str | Path, sample: EvaluationSample) -> None:
 def read_sample(path: str | Path) -> EvaluationSample:
     """Read what `write_sample` wrote; raises `InputError` for anything else."""
     with _opened(path) as file:
-        arrays = {
-            name: file[name][:] if name in file else None
-            for name in ("source", "coords", "rows", "truth", "nuclei")
-        }
-        if any(arrays[name] is None for name in ("source", "coords", "rows")):
+        arrays = {name: file[name][:] if name in file else None for name in _ARRAYS}
+        if any(arrays[name] is None for name in _ARRAYS if name not in _OPTIONAL):
             raise InputError(path, "it is no sample of evaluation tiles", _REMEDY)
         return EvaluationSample(**arrays, attrs=_plain(file.attrs))
 
@@ -152,7 +154,7 @@ class ArmStore:
 def _put(group: h5py.Group, name: str, values: NDArray) -> None:
     """Write an array, images with a chunk each and no filter: pixels hardly compress."""
     chunks = (1, *values.shape[1:]) if values.ndim >= 3 and values.size else None
-    options = {"compression": "gzip"} if name == "nuclei" and values.size else {}
+    options = {"compression": "gzip"} if name.endswith("nuclei") and values.size else {}
     group.create_dataset(name, data=values, chunks=chunks, **options)
 
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from stainfuser.evaluation_terms import METRICS, TABLE_COLUMNS
+from stainfuser.evaluation_terms import TABLE_COLUMNS
 from stainfuser.files import atomic_path, sha256_file
 from stainfuser.io.evaluation_store import ArmResult, ArmStore, EvaluationSample, read_sample
 from stainfuser.io.images import read_image
 from stainfuser.logs import progress
-from stainfuser.stain.metrics import measure_tile
-from stainfuser.stain.style_distance import StyleReference
+from stainfuser.stain.tile_metrics import TileMeter
 from stainfuser.stamps import make_stamp
 
+NAN = float("nan")
+UNDEFINED_NOTE = "not defined for this tile"
 Row = tuple[str, str, str, int, str, float, str]
 
 
@@ -24,6 +26,7 @@ def measure_arm(
     sample_paths: Sequence[str | Path],
     target_paths: Sequence[str | Path],
     table_path: str | Path,
+    protocol: str,
 ) -> None:
     """Write the long table of one arm.
 
@@ -35,7 +38,10 @@ def measure_arm(
         What apply_arm wrote; ``{slide}.h5`` of sample_evaluation_tiles; ``{target}.png``.
     table_path
         Parquet with the columns of `evaluation_terms.TABLE_COLUMNS`: a row per tile and metric.
-        Tiles without an image have NaN and a note; an arm that made nothing has no row.
+        Tiles without an image have NaN and a note; an arm that made nothing has no row. A metric
+        that is not defined for a tile is NaN with a note of its own.
+    protocol
+        "own", or "published" for PSNR and SSIM as published, too.
 
     Raises
     ------
@@ -45,34 +51,41 @@ def measure_arm(
     store = ArmStore(images_path)
     samples = {Path(path).stem: path for path in sample_paths}
     targets = {Path(path).stem: path for path in target_paths}
-    styles: dict[str, StyleReference] = {}
+    meters: dict[str, TileMeter] = {}
     rows: list[Row] = []
     for target, slide in progress(store.groups, f"measuring {arm}", len(store.groups)):
-        if target not in styles:
-            styles[target] = StyleReference(read_image(targets[target]))
         sample = read_sample(samples[slide])
-        rows += _measure_slide(arm, target, sample, store.read(target, slide), styles[target])
-    stamp = make_stamp("measure_arm", {"arm": arm}, images_sha256=sha256_file(images_path))
+        if target not in meters:
+            meters[target] = TileMeter(
+                read_image(targets[target]), float(sample.attrs["mpp"]), protocol
+            )
+        rows += _measure_slide(arm, target, sample, store.read(target, slide), meters[target])
+    config = {"arm": arm, "protocol": protocol}
+    stamp = make_stamp("measure_arm", config, images_sha256=sha256_file(images_path))
     _write_table(table_path, rows, stamp)
 
 
 def _measure_slide(
-    arm: str, target: str, sample: EvaluationSample, result: ArmResult, style: StyleReference
+    arm: str, target: str, sample: EvaluationSample, result: ArmResult, meter: TileMeter
 ) -> list[Row]:
     # The truth is not compared with itself.
     truth = None if arm == "truth" else sample.truth_of(target)
-    slide = str(sample.attrs["slide"])
     rows: list[Row] = []
-    for index in range(len(result.image)):
+    for index, note in enumerate(result.notes):
         true_tile = None if truth is None else truth[index]
+        nuclei = sample.source_nuclei[index]
+        source = sample.source[index]
         if result.is_made[index]:
-            values = measure_tile(result.image[index], sample.source[index], true_tile, style)
+            values = meter.measure(result.image[index], source, true_tile, nuclei)
         else:
-            names = [m.name for m in METRICS if m.against != "truth" or true_tile is not None]
-            values = dict.fromkeys(names, float("nan"))
-        where = (arm, target, slide, int(sample.rows[index]))
-        rows += [(*where, name, value, result.notes[index]) for name, value in values.items()]
+            values = dict.fromkeys(meter.measure(source, source, true_tile, nuclei), NAN)
+        where = (arm, target, str(sample.attrs["slide"]), int(sample.rows[index]))
+        rows += [(*where, name, value, note or _note_on(value)) for name, value in values.items()]
     return rows
+
+
+def _note_on(value: float) -> str:
+    return "" if math.isfinite(value) else UNDEFINED_NOTE
 
 
 def _write_table(path: str | Path, rows: Sequence[Row], stamp: Mapping[str, str]) -> None:

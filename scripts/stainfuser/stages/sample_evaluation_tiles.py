@@ -14,6 +14,7 @@ from stainfuser.io.slides import SlideReader
 from stainfuser.io.tile_store import TileReader
 from stainfuser.logs import LOGGER
 from stainfuser.seeds import generator
+from stainfuser.stain.nucleus_segmentation import segment_nuclei
 from stainfuser.stamps import make_stamp
 
 Images = NDArray[np.uint8]
@@ -80,8 +81,11 @@ def sample_evaluation_tiles(
         "truth_target": truth_target if truth is not None else "",
         **stamp,
     }
+    found = np.zeros(source.shape[:3], np.int32)
+    for index, tile in enumerate(source):
+        found[index] = segment_nuclei(tile, mpp)
     rows = rows.astype(np.int64)
-    write_sample(sample_path, EvaluationSample(source, coords, rows, truth, nuclei, attrs))
+    write_sample(sample_path, EvaluationSample(source, coords, rows, truth, nuclei, found, attrs))
 
 
 def _read_truth(

@@ -7,9 +7,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from stainfuser.evaluation_arms import ARMS, arm_named
-from stainfuser.evaluation_terms import METRIC_BY_NAME, SUMMARY_COLUMNS, Metric, known_order
+from stainfuser.evaluation_arms import ARMS, arm_named, reference_arm
+from stainfuser.evaluation_terms import (
+    ALL_TARGETS,
+    METRIC_BY_NAME,
+    SUMMARY_COLUMNS,
+    Metric,
+    known_order,
+    paired_name,
+)
 from stainfuser.files import atomic_path
 from stainfuser.logs import LOGGER
 from stainfuser.seeds import generator
@@ -31,6 +39,7 @@ ROW_INCH, TARGET_SPREAD = 0.30, 0.44
 def summarize_evaluation(
     *,
     table_paths: Sequence[str | Path],
+    distribution_path: str | Path,
     summary_path: str | Path,
     figure_path: str | Path,
     seed: int,
@@ -43,9 +52,14 @@ def summarize_evaluation(
     ----------
     table_paths
         What `measure_arm` wrote, one table per arm.
+    distribution_path
+        What `measure_distribution` wrote; its rows are taken over.
     summary_path
         CSV with the columns of `evaluation_terms.SUMMARY_COLUMNS`: the mean over all tiles of an
-        arm and target, its interval, and the number of tiles that have a value.
+        arm and target, its interval, and the number of tiles that have a value. A metric called
+        ``x_minus_delivered`` is the mean of an arm's x less that of the delivered slide (of the
+        operator, where no slide was delivered) over the tiles that both have. With several targets
+        the target ``(all)`` pools them.
     figure_path
         PNG: every metric, method and target with its interval.
     seed
@@ -56,15 +70,23 @@ def summarize_evaluation(
     import pandas as pd
 
     table = pd.concat([pd.read_parquet(path) for path in table_paths], ignore_index=True)
+    distribution = pd.read_csv(distribution_path)
+    draws = (seed, bootstrap_samples, confidence)
     parts = [
-        _summarize_target(str(target), part, seed, bootstrap_samples, confidence)
+        (str(target), part)
         for target, part in table.groupby("target", sort=True)
     ]
-    rows = [row for part in parts for row in part]
+    if len(parts) > 1:
+        parts.append((ALL_TARGETS, _pooled(table)))
+    rows = [row for target, part in parts for row in _summarize_target(target, part, *draws)]
     summary = pd.DataFrame(rows, columns=list(SUMMARY_COLUMNS))
+    if len(distribution):
+        summary = _in_order(pd.concat([summary, distribution], ignore_index=True))
     with atomic_path(summary_path) as partial:
         summary.to_csv(partial, index=False, lineterminator="\n", float_format="%.6g")
-    _draw_overview(summary, figure_path, confidence, table["slide"].nunique())
+    _name_undefined(table)
+    shown = summary[summary["target"] != ALL_TARGETS]
+    _draw_overview(shown, figure_path, confidence, table["slide"].nunique())
     LOGGER.info("%d tiles, %d numbers", len(_tile_keys(table)), len(summary))
 
 
@@ -72,24 +94,68 @@ def _tile_keys(table: pd.DataFrame) -> pd.DataFrame:
     return table[["slide", "tile", "target"]].drop_duplicates()
 
 
+def _pooled(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of all targets as those of one; a tile is another one to every target."""
+    tile = table["target"] + "\x1f" + table["tile"].astype(str)
+    return table.assign(tile=tile).drop(columns="target")
+
+
+def _in_order(summary: pd.DataFrame) -> pd.DataFrame:
+    """Sort by target, arm and metric in their usual order."""
+    keys = {
+        "target": sorted(set(summary["target"]) - {ALL_TARGETS}) + [ALL_TARGETS],
+        "method": known_order(summary["method"], ARMS),
+        "metric": known_order(summary["metric"], METRIC_BY_NAME),
+    }
+    ranks = {name: summary[name].map({v: i for i, v in enumerate(o)}) for name, o in keys.items()}
+    order = np.lexsort([ranks[name] for name in ("metric", "method", "target")])
+    return summary.iloc[order].reset_index(drop=True)
+
+
+def _name_undefined(table: pd.DataFrame) -> None:
+    """Log which metrics of which arms were counted out, and why."""
+    missing = table[~np.isfinite(table["value"].astype(float))]
+    for (method, metric, note), part in missing.groupby(["method", "metric", "note"]):
+        whole = len(table[(table["method"] == method) & (table["metric"] == metric)])
+        LOGGER.warning("%s, %s: %d of %d tiles: %s", method, metric, len(part), whole, note)
+
+
 def _summarize_target(
     target: str, table: pd.DataFrame, seed: int, samples: int, confidence: float
 ) -> list[tuple[Any, ...]]:
-    """Return the rows of one target, methods and metrics in their usual order."""
+    """Return the rows of one target, arms and metrics in their usual order."""
     wide = table.pivot(index=["slide", "tile"], columns=["method", "metric"], values="value")
+    wide = wide.sort_index()
     measured = table[["method", "metric"]].drop_duplicates()
+    methods = known_order(measured["method"], ARMS)
+    columns = {key: wide[key].to_numpy(float) for key in wide.columns}
+    columns |= _differences(columns, methods)
+    metrics = known_order({metric for _, metric in columns}, METRIC_BY_NAME)
+    keys = [(m, name) for m in methods for name in metrics if (m, name) in columns]
     slides = wide.index.get_level_values("slide").factorize()[0]
-    rng = generator(seed, "bootstrap", target)
-    found = bootstrap_means(wide.to_numpy(float), slides, rng, samples, confidence)
-    position = {column: index for index, column in enumerate(wide.columns)}
-    rows = []
-    for method in known_order(measured["method"], ARMS):
-        for metric in known_order(measured["metric"], METRIC_BY_NAME):
-            if (method, metric) in position:
-                column = position[method, metric]
-                values = (part[column].item() for part in found)
-                rows.append((method, target, metric, *values))
-    return rows
+    values = np.stack([columns[key] for key in keys], axis=1)
+    found = bootstrap_means(
+        values, slides, generator(seed, "bootstrap", target), samples, confidence
+    )
+    return [
+        (method, target, metric, *(part[index].item() for part in found))
+        for index, (method, metric) in enumerate(keys)
+    ]
+
+
+def _differences(
+    columns: dict[tuple[str, str], NDArray[np.float64]], methods: Sequence[str]
+) -> dict[tuple[str, str], NDArray[np.float64]]:
+    """Return what each arm has more than ours, tile by tile, for the metrics that rank."""
+    ours = reference_arm(methods)
+    if ours is None:
+        return {}
+    return {
+        (method, paired_name(metric, ours)): values - columns[ours, metric]
+        for (method, metric), values in columns.items()
+        if method != ours and (ours, metric) in columns
+        if metric in METRIC_BY_NAME and METRIC_BY_NAME[metric].is_ranking
+    }
 
 
 def _draw_overview(summary: pd.DataFrame, path: str | Path, confidence: float, slides: int) -> None:
@@ -97,7 +163,8 @@ def _draw_overview(summary: pd.DataFrame, path: str | Path, confidence: float, s
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    metrics = [METRIC_BY_NAME[name] for name in known_order(summary["metric"], METRIC_BY_NAME)]
+    present = known_order(summary["metric"], METRIC_BY_NAME)
+    metrics = [METRIC_BY_NAME[name] for name in present if name in METRIC_BY_NAME]
     methods = known_order(summary["method"], ARMS)
     columns = 3
     rows = max(1, -(-len(metrics) // columns))

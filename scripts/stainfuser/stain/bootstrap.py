@@ -52,7 +52,7 @@ def bootstrap_means(
         raise ValueError(f"{samples} samples at confidence {confidence}: expected >= 1 and (0, 1)")
     is_finite = np.isfinite(values)
     filled = np.where(is_finite, values, 0.0)
-    weights = _resampling_weights(clusters, rng, samples)
+    weights = resampling_weights(clusters, rng, samples)
     with np.errstate(invalid="ignore", divide="ignore"):
         drawn = (weights @ filled) / (weights @ is_finite)
         mean = filled.sum(axis=0) / is_finite.sum(axis=0)
@@ -61,10 +61,13 @@ def bootstrap_means(
     return Interval(mean, np.fmin(low, mean), np.fmax(high, mean), is_finite.sum(axis=0))
 
 
-def _resampling_weights(
+def resampling_weights(
     clusters: NDArray[np.integer], rng: np.random.Generator, samples: int
 ) -> NDArray[np.float64]:
-    """Return how often each tile is drawn in each resample, (B, N)."""
+    """Return how often each of N tiles is drawn in each resample, (samples, N).
+
+    `clusters` (N,) says which slide a tile is from; `rng` draws.
+    """
     members = [np.flatnonzero(clusters == cluster) for cluster in np.unique(clusters)]
     weights = np.zeros((samples, len(clusters)))
     if not members:

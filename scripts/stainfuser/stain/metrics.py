@@ -10,11 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from stainfuser.stain.style_distance import (
-    StyleReference,
-    sliced_wasserstein,
-    style_distance,
-)
+from stainfuser.stain.style_distance import sliced_wasserstein, style_distance
 
 __all__ = [
     "PSNR_OF_IDENTICAL_DB",
@@ -22,7 +18,6 @@ __all__ = [
     "ciede2000",
     "ciede2000_map",
     "gradient_correlation",
-    "measure_tile",
     "psnr",
     "sliced_wasserstein",
     "ssim",
@@ -131,28 +126,3 @@ def _check_pair(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> None:
             )
     if first.shape != second.shape:
         raise ValueError(f"images of equal shape expected, got {first.shape} and {second.shape}")
-
-
-def measure_tile(
-    result: NDArray[np.uint8],
-    source: NDArray[np.uint8],
-    truth: NDArray[np.uint8] | None,
-    style: StyleReference,
-) -> dict[str, float]:
-    """Return every metric of one normalised tile, by the names of `evaluation_terms.METRICS`.
-
-    `source` is the tile before, `truth` the same tissue in the target's stain (None: those
-    metrics are left out), `style` the target. All tiles are (H, W, 3) uint8 RGB of one shape.
-    """
-    measured = {
-        "gradient_correlation_source": gradient_correlation(source, result),
-        "ssim_source": ssim(source, result),
-        "psnr_source": psnr(source, result),
-        "style_distance_target": style.distance(result, source),
-        "sliced_wasserstein_target": style.sliced_wasserstein(result),
-    }
-    if truth is not None:
-        measured["ciede2000_truth"] = ciede2000(truth, result)
-        measured["psnr_truth"] = psnr(truth, result)
-        measured["ssim_truth"] = ssim(truth, result)
-    return measured
