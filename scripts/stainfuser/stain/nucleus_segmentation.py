@@ -44,25 +44,34 @@ def segment_nuclei(rgb: NDArray[np.uint8], mpp: float = 0.5) -> NDArray[np.int32
     The haematoxylin map of `soft_classes`, thresholded, is divided by a watershed on the distance
     to its rim. `mpp` is the resolution, um per px.
     """
-    from skimage.feature import peak_local_max
-    from skimage.segmentation import watershed
-
     if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8 or not rgb.size:
         raise ValueError(f"expected a (H, W, 3) uint8 RGB array, got {rgb.shape} {rgb.dtype}")
     nuclear = ndimage.gaussian_filter(nuclear_map(rgb), SMOOTHING_UM / mpp) > 0.5
     nuclear = ndimage.binary_fill_holes(nuclear)
-    distance = ndimage.distance_transform_edt(nuclear)
-    smooth = ndimage.gaussian_filter(distance, DISTANCE_SMOOTHING_UM / mpp)
+    depth = ndimage.distance_transform_edt(nuclear)
+    return divide_nuclei(nuclear, ndimage.gaussian_filter(depth, DISTANCE_SMOOTHING_UM / mpp), mpp)
+
+
+def divide_nuclei(
+    nuclear: NDArray[np.bool_], depth: NDArray[np.floating], mpp: float
+) -> NDArray[np.int32]:
+    """Label the nuclei of a (H, W) mask: a watershed from the peaks of `depth`, (H, W) int32.
+
+    `depth` is (H, W), high in the middle of nuclei. Objects too small for a nucleus are left out.
+    """
+    from skimage.feature import peak_local_max
+    from skimage.segmentation import watershed
+
     components, _ = ndimage.label(nuclear)
     peaks = peak_local_max(
-        smooth,
+        depth,
         min_distance=max(1, round(MIN_SEPARATION_UM / mpp)),
         labels=components,
         exclude_border=False,
     )
     seeds = np.zeros(nuclear.shape, np.int32)
     seeds[tuple(peaks.T)] = np.arange(1, len(peaks) + 1)
-    return _without_specks(watershed(-smooth, seeds, mask=nuclear), MIN_AREA_UM2 / mpp**2)
+    return _without_specks(watershed(-depth, seeds, mask=nuclear), MIN_AREA_UM2 / mpp**2)
 
 
 def _without_specks(labels: NDArray[np.int32], least_px: float) -> NDArray[np.int32]:

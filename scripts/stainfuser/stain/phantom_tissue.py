@@ -51,12 +51,16 @@ class Section:
         Colour of the ink, one of `PENS`.
     labels
         (H, W) uint16: 0, or the number of the nucleus a px belongs to.
+    kinds
+        The kind of each nucleus that was stamped, by number from 1 on (one of `NUCLEUS_KINDS`);
+        empty where it is not known.
     """
 
     grid: Grid
     amounts: NDArray[np.float32]
     pen: str
     labels: NDArray[np.uint16]
+    kinds: tuple[str, ...] = ()
 
 
 def build_section(
@@ -79,7 +83,8 @@ def build_section(
             add_fold(rng, grid, layout.depth_um, amounts[:INK])
         draw_pen(rng, grid, layout.depth_um, amounts[INK])
         scatter_dust(rng, grid, amounts[INK])
-    return Section(grid, amounts, PENS[int(rng.integers(len(PENS)))], labels)
+    kinds = tuple(name for name, cells in population.nuclei.items() for _ in cells.xy)
+    return Section(grid, amounts, PENS[int(rng.integers(len(PENS)))], labels, kinds)
 
 
 def _stamp_cells(
