@@ -116,6 +116,10 @@ rule report:
         "results/slides/accepted.txt",
 
 
+onstart:
+    prepare_cluster()
+
+
 onsuccess:
     print_outcome()
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
 
+from stainfuser.cluster import cancel_orphans, check_partitions, collect_wanted
 from stainfuser.configuration import resolve_config, write_resolved
 from stainfuser.errors import ConfigError, StainFuserError
 from stainfuser.evaluation_arms import arm_named, chosen_arms
@@ -303,6 +304,31 @@ def current_params():
         }
         for one in workflow.rules
     }
+
+
+def prepare_cluster():
+    """Stop on partitions that Slurm lacks, and cancel what a killed run left in its queue."""
+    if workflow.executor_plugin.name != "slurm" or not workflow.is_main_process:
+        return
+    try:
+        check_partitions(
+            collect_wanted(map(asked_of_slurm, workflow.dag.needrun_jobs()))
+        )
+        if RUN_LOCK is not None:
+            orphans = cancel_orphans(os.getcwd())
+            if orphans:
+                print(
+                    f"cancelled jobs of a killed run: {', '.join(orphans)}",
+                    file=sys.stderr,
+                )
+    except StainFuserError as error:
+        sys.exit(f"Error: {error}")
+
+
+def asked_of_slurm(job):
+    """Return a job's rule, partition and GPUs."""
+    resources = job.resources
+    return job.rule.name, resources.get("slurm_partition"), resources.get("gpu", 0)
 
 
 def print_outcome():
