@@ -88,8 +88,9 @@ def test_table_comparison_sheet_and_figure_are_written(collection):
     assert arms == {
         *("identity", "reinhard", "macenko", "vahadane"),
         *("operator_head", "render", "render+operator"),
-        "operator fitted to the truth",
+        *("operator fitted to the truth", "sd21"),
     }
+    assert {row["metric"] for row in rows if row["arm"] == "sd21"} == {"gflop", "gflop_remembered"}
     data = {row["data"] for row in rows}
     assert {"phantoms", "tissue, matched", "tissue, mismatched", "fan"} <= data
     assert {"source x target", "held-out source x target", "speed, 512 px tile"} <= data
@@ -104,6 +105,7 @@ def test_table_comparison_sheet_and_figure_are_written(collection):
     assert float(oracle["mean"]) < 0.5 * float(table["identity", "tissue, matched", "de"]["mean"])
     text = (out / "model.md").read_text()
     assert text.startswith("Times: 1 threads of ") and text.count("| fan | de |") == 3
+    assert "| sd21 | target of 4096 tokens | 1649 | 1328 |" in text
     assert str(collection) not in text and "| none (all H&E) |" in text
     assert Image.open(out / "sheet.png").size[0] > 5 * 112
     assert Image.open(out / "figure.png").size[0] > 300

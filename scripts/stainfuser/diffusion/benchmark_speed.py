@@ -18,7 +18,7 @@ from torch import nn
 from stainfuser.diffusion.benchmark_arms import OPERATOR, RENDER, Image
 from stainfuser.diffusion.head_evaluation import Row
 from stainfuser.diffusion.pipeline import StainFuserPipeline
-from stainfuser.diffusion.published import PUBLISHED_PATCH_PX, SD21_BASE
+from stainfuser.diffusion.published import PUBLISHED_PATCH_PX, SD21_BASE, empty_networks
 from stainfuser.diffusion.torch_threads import torch_threads
 from stainfuser.seeds import generator
 from stainfuser.stain.optical_density import od_to_rgb
@@ -128,18 +128,11 @@ def random_sd21(
     config: dict[str, dict[str, Any]] | None = None, context_tokens: int | None = None
 ) -> StainFuserPipeline:
     """Return preset `sd21` of Stable Diffusion 2.1's size (or of `config`) with random weights."""
-    from diffusers import AutoencoderKL, ControlNetModel, PNDMScheduler, UNet2DConditionModel
+    from diffusers import PNDMScheduler
 
     config = SD21_BASE if config is None else config
     # Without memory first: initialising a billion numbers twice takes a minute.
-    with torch.device("meta"):
-        vae = AutoencoderKL(**config["vae"])
-        tokens = {
-            "encoder_hid_dim": vae.config.latent_channels,
-            "encoder_hid_dim_type": "text_proj",
-        }
-        unet = UNet2DConditionModel(**{**config["unet"], **tokens})
-        controlnet = ControlNetModel.from_unet(unet, load_weights_from_unet=False)
+    vae, unet, controlnet = empty_networks(config)
     for network in (vae, unet, controlnet):
         network.to_empty(device="cpu")
         _fill(network)

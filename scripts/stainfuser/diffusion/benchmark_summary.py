@@ -158,7 +158,22 @@ def as_notes(summary: Sequence[Row]) -> str:
         if metric.startswith("seconds_from"):
             calls = metric.removeprefix("seconds_from_").replace("_", " ")
             lines.append(f"{arm}, {data}: {row['mean']:.0f} s, extrapolated from {calls}.")
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *_tokens(table)]) + "\n"
+
+
+def _tokens(table: dict[tuple[str, str, str], Row]) -> list[str]:
+    """Return a table of what summarising a target to fewer tokens saves and costs."""
+    rows: dict[tuple[str, str], dict[str, str]] = {}
+    for (arm, data, metric), row in table.items():
+        if data.startswith("target of "):
+            rows.setdefault((arm, data), {})[metric] = _short(row["mean"])
+    names = ("gflop", "gflop_remembered", "seconds", "encode_seconds", "de")
+    heads = ("GFLOP", "once remembered", "seconds", "to summarise, s", "CIEDE2000 to all tokens")
+    lines = ["", f"| arm | target | {' | '.join(heads)} |", f"|{'---|' * (2 + len(heads))}"]
+    for (arm, data), values in rows.items():
+        cells = [values.get(name, "") for name in names]
+        lines.append(f"| {arm} | {data} | {' | '.join(cells)} |")
+    return lines if rows else []
 
 
 def _best_classical(

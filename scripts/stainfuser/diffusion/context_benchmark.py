@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import ControlNetModel, UNet2DConditionModel
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -21,6 +20,7 @@ from stainfuser.diffusion.context import StainTarget, flatten_tokens, reduce_tok
 from stainfuser.diffusion.encoding import encode_latents, to_range
 from stainfuser.diffusion.images import image_list, reflect_pad
 from stainfuser.diffusion.pipeline import StainFuserPipeline
+from stainfuser.diffusion.published import empty_networks
 from stainfuser.diffusion.sampling import predict, remembered_context
 from stainfuser.nn.stain_statistics import StainStatistics
 from stainfuser.nn.token_attention import WeightedTokenProcessor
@@ -151,8 +151,10 @@ def count_sd21_operations(
     from torch.utils.flop_counter import FlopCounterMode
 
     side = side_px // 8
+    _, unet, controlnet = empty_networks()
+    for network in (unet, controlnet):
+        network.set_attn_processor(WeightedTokenProcessor())
     with torch.device("meta"), torch.no_grad():
-        unet, controlnet = sd21_networks()
         sample, control = torch.zeros(1, 4, side, side), torch.zeros(1, 3, side_px, side_px)
         nothing = StainStatistics(*(torch.zeros(1, 0, 3),) * 3)
         rows = []
@@ -177,16 +179,10 @@ def count_sd21_operations(
     return rows
 
 
-def sd21_networks() -> tuple[Any, Any]:
-    """Return a UNet and a ControlNet of Stable Diffusion 2.1's size, on torch's default device."""
-    shared = dict(
-        cross_attention_dim=1024,
-        attention_head_dim=(5, 10, 20, 20),
-        use_linear_projection=True,
-        encoder_hid_dim=4,
-        encoder_hid_dim_type="text_proj",
-    )
-    networks = UNet2DConditionModel(sample_size=64, **shared), ControlNetModel(**shared)
-    for network in networks:
-        network.set_attn_processor(WeightedTokenProcessor())
-    return networks
+def operation_rows() -> list[dict[str, Any]]:
+    """Return `count_sd21_operations` as rows of a benchmark."""
+    labels = {"arm": "sd21", "unit": "all"}
+    return [
+        {**labels, "data": f"target of {row.pop('tokens')} tokens", **row}
+        for row in count_sd21_operations()
+    ]

@@ -59,6 +59,21 @@ SD21_BASE: dict[str, dict[str, Any]] = {
 }
 
 
+def empty_networks(
+    config: Mapping[str, Mapping[str, Any]] | None = None,
+) -> tuple[AutoencoderKL, UNet2DConditionModel, ControlNetModel]:
+    """Return the published networks, of SD 2.1-base or of `config`, that hold no numbers yet."""
+    config = SD21_BASE if config is None else config
+    with torch.device("meta"):
+        vae = AutoencoderKL(**config["vae"])
+        tokens = {
+            "encoder_hid_dim": vae.config.latent_channels,
+            "encoder_hid_dim_type": "text_proj",
+        }
+        unet = UNet2DConditionModel(**{**config["unet"], **tokens})
+        return vae, unet, ControlNetModel.from_unet(unet, load_weights_from_unet=False)
+
+
 class PublishedLayout:
     """What a pipeline needs to read and write the published layout."""
 

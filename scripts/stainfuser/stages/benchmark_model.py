@@ -37,7 +37,7 @@ from stainfuser.diffusion.benchmark_summary import (
     compare,
     summarise_with_intervals,
 )
-from stainfuser.diffusion.context_benchmark import compare_contexts
+from stainfuser.diffusion.context_benchmark import compare_contexts, operation_rows
 from stainfuser.diffusion.head_evaluation import (
     Row,
     evaluate_fan,
@@ -204,14 +204,14 @@ def _degenerate_rows(
 
 
 def _context_rows(pipe: Any, plain: Mapping[str, Image]) -> list[Row]:
-    """Return what summarising a target's tokens costs; nothing without a diffusion part."""
+    """Return what summarising a target's tokens saves, and costs a model with a diffusion part."""
+    rows = operation_rows()
     if not pipe.can_render:
-        return []
+        return rows
     windows = list(sheet_windows(plain).values())
     side = min(min(rgb.shape[:2]) for rgb in windows)
     side -= side % pipe.size_multiple
     squares = [rgb[:side, :side] for rgb in windows]
-    rows: list[Row] = []
     with _Timed("tokens of a target"):
         for found in compare_contexts(pipe, squares, squares[1:] + squares[:1]):
             labels = {"arm": RENDER, "data": f"target of {found['tokens']} tokens", "unit": "all"}
