@@ -8,6 +8,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
 
 from stainfuser.cluster import cancel_orphans, check_partitions, collect_wanted
+from stainfuser.ablation_plan import plan_instances
 from stainfuser.configuration import resolve_config, write_resolved
 from stainfuser.errors import ConfigError, StainFuserError
 from stainfuser.evaluation_arms import arm_named, chosen_arms
@@ -81,6 +82,9 @@ try:
     config.update(resolve_config(config, SCHEMA))
     MODEL = model_folder(config["model"])
     COHORT, TARGETS, JOBS = resolve_inputs()
+    ABLATION = plan_instances(
+        *(config["ablation"][key] for key in ("centre", "axes", "crossed"))
+    )
 except StainFuserError as error:
     sys.exit(f"Error: {error}")
 
@@ -215,6 +219,20 @@ def evaluation_samples(wildcards):
     ]
 
 
+def consistency_reports(wildcards):
+    """Return what is found on every normalised slide, where delivered slides are evaluated."""
+    if "delivered" not in EVALUATED_ARMS:
+        return []
+    return [
+        path.replace("results/normalized", "results/evaluation/consistency")
+        for path in slide_records(wildcards)
+    ]
+
+
+def arm_records(wildcards):
+    return [f"results/evaluation/arms/{arm}.json" for arm in EVALUATED_ARMS]
+
+
 def baseline_folders(wildcards):
     """Return what a baseline arm was trained to, a folder per target."""
     return [f"results/baselines/{target}/{wildcards.arm}" for target in TARGETS]
@@ -311,9 +329,8 @@ def prepare_cluster():
     if workflow.executor_plugin.name != "slurm" or not workflow.is_main_process:
         return
     try:
-        check_partitions(
-            collect_wanted(map(asked_of_slurm, workflow.dag.needrun_jobs()))
-        )
+        jobs = (job for job in workflow.dag.needrun_jobs() if not job.is_local)
+        check_partitions(collect_wanted(map(asked_of_slurm, jobs)))
         if RUN_LOCK is not None:
             orphans = cancel_orphans(os.getcwd())
             if orphans:
