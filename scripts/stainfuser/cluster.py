@@ -67,7 +67,7 @@ def check_partitions(wanted: Wanted, ask: Ask = ask_slurm) -> None:
 
 
 def collect_wanted(jobs: Iterable[tuple[str, str | None, int]]) -> Wanted:
-    """Return what (rule, partition, GPUs) of jobs come to; jobs without a partition do not count."""
+    """Return what (rule, partition, GPUs) of jobs come to, where they name a partition."""
     wanted: Wanted = {}
     for rule, partition, gpus in jobs:
         if partition:
