@@ -218,4 +218,4 @@ def _named_files(files: Any) -> list[tuple[str, str]]:
 
 
 def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    return datetime.now(UTC).isoformat(timespec="seconds")

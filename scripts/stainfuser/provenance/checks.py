@@ -161,7 +161,9 @@ def check_clocks(
             for path in rehasher.places.candidates(item.where):
                 changed = datetime.fromtimestamp(path.stat().st_mtime, UTC)
                 if changed > now.time + CLOCK_TOLERANCE:
-                    sentence = f"it was last changed in the future ({changed:%Y-%m-%dT%H:%M:%SZ})"
+                    sentence = (
+                        f"it was last changed in the future ({changed:%Y-%m-%dT%H:%M:%S}+00:00)"
+                    )
                     yield Finding("clock", item.path, sentence)
 
 

@@ -126,6 +126,10 @@ def _layers(known: dict[str, Node]) -> list[list[str]]:
     for name in sorted(known, key=lambda one: len(above[one])):
         parents = [depth[parent] for parent in known[name].parents if parent in depth]
         depth[name] = 1 + max(parents, default=-1)
+    for name, node in known.items():  # what was given stands beside what first reads it
+        readers = [depth[other.name] for other in known.values() if name in other.parents]
+        if node.kind == "given" and readers:
+            depth[name] = max(0, min(readers) - 1)
     layers: list[list[str]] = [[] for _ in range(1 + max(depth.values(), default=-1))]
     for name in known:
         layers[depth[name]].append(name)

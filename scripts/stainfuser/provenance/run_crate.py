@@ -32,7 +32,10 @@ PROFILES = {
     "https://w3id.org/ro/wfrun/provenance/0.5": "Provenance Run Crate",
     "https://w3id.org/workflowhub/workflow-ro-crate/1.0": "Workflow RO-Crate",
 }
+WORKFLOW_PROFILE = "https://bioschemas.org/profiles/ComputationalWorkflow/1.0-RELEASE"
+COMPLETED = "http://schema.org/CompletedActionStatus"
 SNAKEMAKE = "https://snakemake.github.io"
+PAPER = "https://arxiv.org/abs/2403.09302"
 SNAKEMAKE_LANGUAGE = "https://w3id.org/workflowhub/workflow-ro-crate#snakemake"
 CODE_LICENSE = "https://spdx.org/licenses/Apache-2.0"
 MEDIA_TYPES = {
@@ -108,16 +111,16 @@ class CrateBuilder:
         controls = self._add_controls(jobs, actions)
         self._add_engine(run, controls, jobs)
         self.crate.root_dataset["mentions"] = [run, *actions.values()]
-        return self.crate.metadata.generate()
+        return _compact(self.crate.metadata.generate())
 
     def _exists(self, job: Job) -> bool:
         return any((self.run / item.path).exists() for item in job.outputs)
 
-    def _add(self, identifier: str, kind: str | list[str], **properties: Any) -> Entity:
+    def _add(self, address: str, kind: str | list[str], **properties: Any) -> Entity:
         from rocrate.model.contextentity import ContextEntity
 
         known = {"@type": kind, **properties}
-        return self.crate.add(ContextEntity(self.crate, identifier, properties=known))
+        return self.crate.add(ContextEntity(self.crate, address, properties=known))
 
     def _describe_root(self) -> None:
         root = self.crate.root_dataset
@@ -153,9 +156,12 @@ class CrateBuilder:
         workflow["programmingLanguage"] = language
         workflow["version"] = self._code()
         workflow["license"] = {"@id": CODE_LICENSE}
+        workflow["url"] = PAPER
+        profile = "Bioschemas ComputationalWorkflow"
+        workflow["conformsTo"] = self._add(WORKFLOW_PROFILE, "CreativeWork", name=profile)
         self.crate.root_dataset["mainEntity"] = workflow
         for name in others:
-            self._add_own_file(name, ["File", "SoftwareSourceCode"])["version"] = self._code()
+            self._add_own_file(name, ["File"])
         return workflow
 
     def _code(self) -> str:
@@ -182,7 +188,7 @@ class CrateBuilder:
             result=self._entities(job, job.outputs, "output"),
             startTime=job.started,
             endTime=job.ended,
-            actionStatus={"@id": "http://schema.org/CompletedActionStatus"},
+            actionStatus=COMPLETED,
             subjectOf=record,
         )
 
@@ -211,9 +217,10 @@ class CrateBuilder:
     def _add_item(self, item: Item) -> Entity:
         written = self.ledger.output(item.where)
         current = item if written is None or written.sha256 == item.sha256 else None
-        identifier = self._identifier(item, is_current=current is not None)
-        facts = {"name": Path(item.path).name, "sha256": item.sha256, **_media(item.path)}
         manifest = item.files if item.files is not None else (written.files if written else None)
+        is_folder = manifest is not None
+        identifier = self._identifier(item, is_current=current is not None, is_folder=is_folder)
+        facts = {"name": Path(item.path).name, "sha256": item.sha256, **_media(item.path)}
         if manifest is None:
             facts["contentSize"] = str(item.size)
             return (
@@ -239,12 +246,12 @@ class CrateBuilder:
             return self.crate.add_file(hash_address(digest), properties=facts)
         return self.crate.add_file(dest_path=f"{folder}/{name}", properties=facts)
 
-    def _identifier(self, item: Item, *, is_current: bool) -> str:
+    def _identifier(self, item: Item, *, is_current: bool, is_folder: bool) -> str:
         """Return a path relative to the crate, or what only its hash names."""
         place, path = item.where
         if place == "run" and is_current and (self.run / path).exists():
             return _relative(self.run / path, self.crate_dir)
-        return hash_address(item.sha256)
+        return hash_address(item.sha256, is_folder=is_folder)
 
     def _tool(self, rule: str) -> Entity:
         known = self.crate.dereference(f"#rule/{rule}")
@@ -327,7 +334,7 @@ class CrateBuilder:
             result=[self._entity(item) for item in _finals(jobs)],
             startTime=min((job.started for job in jobs), default=""),
             endTime=max((job.ended for job in jobs), default=""),
-            actionStatus={"@id": "http://schema.org/CompletedActionStatus"},
+            actionStatus=COMPLETED,
         )
 
     def _add_controls(self, jobs: list[Job], actions: Mapping[str, Entity]) -> list[Entity]:
@@ -365,14 +372,23 @@ class CrateBuilder:
         )
 
 
-def hash_address(sha256: str) -> str:
-    """Return the address of a file that only its hash names (RFC 6920)."""
+def hash_address(sha256: str, *, is_folder: bool = False) -> str:
+    """Return the address of a file (RFC 6920) or folder (ARCP) that only its hash names."""
     digest = urlsafe_b64encode(bytes.fromhex(sha256)).decode().rstrip("=")
-    return f"ni:///sha-256;{digest}"
+    return f"arcp://ni,sha-256;{digest}/" if is_folder else f"ni:///sha-256;{digest}"
 
 
 def _is_address(identifier: str) -> bool:
-    return identifier.startswith("ni:")
+    return identifier.startswith(("ni:", "arcp:"))
+
+
+def _compact(crate: dict[str, Any]) -> dict[str, Any]:
+    """Write lists of one as the one, as RO-Crate 1.1 asks."""
+    for entity in crate["@graph"]:
+        for key, value in entity.items():
+            if isinstance(value, list) and len(value) == 1:
+                entity[key] = value[0]
+    return crate
 
 
 def _relative(path: Path, folder: Path) -> str:
