@@ -105,20 +105,13 @@ def start(folder: Path = FOLDER) -> None:
     if is_up(folder):
         return
     stop(folder)
-    if any(os.path.lexists(SYSTEM_FOLDER / name) for name in LINKED):
+    if any((SYSTEM_FOLDER / name).exists() for name in LINKED):
         raise RuntimeError(f"{SYSTEM_FOLDER} has a configuration: this machine has its own Slurm")
-    _prepare(folder)
-    munge = folder / "munge"
-    options = [f"--{key}={munge / name}" for key, name in _MUNGE_FILES.items()]
-    _run(["runuser", "-u", "munge", "--", "munged", *options])
-    _run(["slurmctld", "-c"])
-    _run(["slurmd", "-N", _node()])
-    deadline = time.monotonic() + 30
-    while not is_up(folder):
-        if time.monotonic() > deadline:
-            log = (folder / "slurmctld.log").read_text(errors="replace")
-            raise RuntimeError(f"Slurm did not come up:\n{log[-2000:]}")
-        time.sleep(0.2)
+    try:
+        _start_daemons(folder)
+    except RuntimeError:
+        stop(folder)
+        raise
 
 
 def stop(folder: Path = FOLDER) -> None:
@@ -162,6 +155,21 @@ def _is_linked(folder: Path) -> bool:
     return link.is_symlink() and link.readlink() == folder.resolve() / "slurm.conf"
 
 
+def _start_daemons(folder: Path) -> None:
+    _prepare(folder)
+    munge = folder / "munge"
+    options = [f"--{key}={munge / name}" for key, name in _MUNGE_FILES.items()]
+    _run(["runuser", "-u", "munge", "--", "munged", *options])
+    _run(["slurmctld", "-c"])
+    _run(["slurmd", "-N", _node()])
+    deadline = time.monotonic() + 30
+    while not is_up(folder):
+        if time.monotonic() > deadline:
+            log = (folder / "slurmctld.log").read_text(errors="replace")
+            raise RuntimeError(f"Slurm did not come up:\n{log[-2000:]}")
+        time.sleep(0.2)
+
+
 def _prepare(folder: Path) -> None:
     """Write configuration and key; munge asks that nobody else can write where its files lie."""
     for name in ("state", "spool", "munge"):
@@ -182,6 +190,7 @@ def _prepare(folder: Path) -> None:
     (folder / "gres.conf").write_text(f"AutoDetect=off\n{gres}")
     SYSTEM_FOLDER.mkdir(parents=True, exist_ok=True)
     for name in LINKED:
+        (SYSTEM_FOLDER / name).unlink(missing_ok=True)  # points to what is no more
         (SYSTEM_FOLDER / name).symlink_to(folder.resolve() / name)
 
 
