@@ -12,6 +12,7 @@ from slide_files import tissue_picture, write_tiff_slide
 from stainfuser.errors import InputError
 from stainfuser.io import dicom_attributes, dicom_slide, ome_tiff
 from stainfuser.io.cohort import resolve_cohort
+from stainfuser.io.colour_profile import without_words
 from stainfuser.io.encoded_slide import read_encoded
 from stainfuser.io.pyramid_writer import PyramidWriter
 from stainfuser.io.slide_layout import SlideSpec
@@ -100,7 +101,7 @@ def test_openslide_reads_the_dicom_as_it_reads_the_slide(slide_path, dicom_dir):
     with SlideReader(path) as reader:
         assert (reader.vendor, reader.objective_power) == ("dicom", POWER)
         assert reader.mpp == pytest.approx(MPP, rel=1e-9)
-        assert reader.icc_profile == dicom_attributes.srgb_profile()
+        assert reader.icc_profile == without_words(dicom_attributes.srgb_profile())
         assert not dict(reader.handle.associated_images)
 
 

@@ -17,6 +17,7 @@ from fake_pipe import FakePipe, recolour
 from slide_files import damage_tile, tissue_picture
 from stainfuser.errors import ConfigError, InputError, SlideError
 from stainfuser.files import read_json
+from stainfuser.io.colour_profile import without_words
 from stainfuser.io.tile_cache import TileCache
 from stainfuser.stain.metrics import ciede2000_map
 
@@ -219,7 +220,7 @@ def test_icc_profile_is_carried_or_dropped(tmp_path):
     case = Case(tmp_path, tissue_picture(400), iccprofile=profile)
     assert case.run(icc_profile="carry")["icc_profile"] == "carried"
     with openslide.OpenSlide(case.output_path) as slide:
-        assert slide.color_profile.tobytes() == profile
+        assert slide.color_profile.tobytes() == without_words(profile)
     assert case.run(icc_profile="drop")["icc_profile"] == "dropped"
     with openslide.OpenSlide(case.output_path) as slide:
         assert slide.color_profile is None

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from stainfuser.errors import SlideError
+from stainfuser.io.colour_profile import without_words
 from stainfuser.io.regions import Level, RegionReader
 from stainfuser.io.tile_level import Cut, DamagedTileError
 from stainfuser.io.tiled_tiff import VENDORS, TiledTiff
@@ -141,9 +142,9 @@ class SlideReader(RegionReader):
 
     @property
     def icc_profile(self) -> bytes | None:
-        """The embedded colour profile (never applied here), if there is one."""
+        """The embedded colour profile (never applied here) without its words, if there is one."""
         profile = self.handle.color_profile
-        return profile.tobytes() if profile is not None else None
+        return without_words(profile.tobytes()) if profile is not None else None
 
     def close(self) -> None:
         """Close the handle; a later read opens it again."""
