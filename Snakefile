@@ -102,12 +102,14 @@ rule normalize:
         "results/slides/accepted.txt",
 
 
-# The metric tables and figures.
+# The metric tables and figures, what was found on every slide, and the report that shows them.
 rule evaluate:
     input:
         "results/evaluation/summary.csv",
         "results/slides/accepted.txt",
 
+        consistency_reports,
+        "results/report/index.html",
 
 # The self-contained report.
 rule report:

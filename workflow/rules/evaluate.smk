@@ -15,8 +15,9 @@ rule sample_evaluation_tiles:
         "../../envs/stainfuser.yaml"
     threads: 1
     resources:
-        mem_mb=3000,
-        runtime=30,
+        mem_mb=growing(2000),
+        runtime=growing(30),
+        disk_mb=growing(200),
     params:
         options={
             key: config["evaluate"][key] for key in ("tiles_per_slide", "max_tiles")
@@ -48,8 +49,10 @@ rule apply_arm:
         "../../envs/stainfuser.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=480,
+        mem_mb=growing(4000, per_slide=10),
+        runtime=growing(240),
+        disk_mb=growing(500, per_slide=10),
+        gpu=lambda wildcards: int(arm_named(wildcards.arm).is_slow),
     params:
         options={"slow_arm_tiles": config["evaluate"]["slow_arm_tiles"]},
         style=if_arm_needs("weights", config["pairs"], {}),
@@ -74,8 +77,9 @@ rule measure_arm:
         "../../envs/stainfuser.yaml"
     threads: 1
     resources:
-        mem_mb=3000,
-        runtime=120,
+        mem_mb=growing(3000),
+        runtime=growing(120),
+        disk_mb=growing(100),
     params:
         options={"protocol": config["evaluate"]["protocol"]},
     script:
@@ -97,8 +101,9 @@ rule measure_distribution:
         "../../envs/stainfuser.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=120,
+        mem_mb=growing(4000, per_slide=1),
+        runtime=growing(120),
+        disk_mb=growing(100),
     params:
         options={
             key: config["evaluate"][key]
@@ -128,8 +133,9 @@ rule draw_examples:
         "../../envs/stainfuser.yaml"
     threads: 1
     resources:
-        mem_mb=3000,
-        runtime=30,
+        mem_mb=growing(3000, per_slide=1),
+        runtime=growing(30),
+        disk_mb=growing(100),
     script:
         "../../scripts/draw_examples.py"
 
@@ -168,3 +174,33 @@ rule summarize_evaluation:
         seed=config["seed"],
     script:
         "../../scripts/summarize_evaluation.py"
+
+
+rule check_consistency:
+    input:
+        slide=slide_file,
+        normalized="results/normalized/{target}/{slide}.svs",
+        record="results/normalized/{target}/{slide}.json",
+        mask="results/masks/{slide}.png",
+        sample="results/evaluation/sample/{slide}.h5",
+        delivered="results/evaluation/arms/delivered.h5",
+        target="results/targets/{target}.png",
+        model=MODEL,
+        model_files=model_files(),
+    output:
+        report="results/evaluation/consistency/{target}/{slide}.json",
+    log:
+        "results/logs/check_consistency/{target}/{slide}.log",
+    benchmark:
+        "results/benchmarks/check_consistency/{target}/{slide}.tsv"
+    conda:
+        "../../envs/stainfuser.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(3000),
+        runtime=growing(30),
+        disk_mb=growing(100),
+    params:
+        seed=config["seed"],
+    script:
+        "../../scripts/check_consistency.py"
