@@ -21,6 +21,7 @@ include: "workflow/rules/normalize.smk"
 include: "workflow/rules/export.smk"
 include: "workflow/rules/baselines.smk"
 include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/ablation.smk"
 include: "workflow/rules/report.smk"
 include: "workflow/rules/benchmark.smk"
 include: "workflow/rules/provenance.smk"
@@ -36,6 +37,7 @@ localrules:
     preview,
     normalize,
     evaluate,
+    ablation,
     report,
     audit,
 
@@ -110,6 +112,12 @@ rule evaluate:
 
         consistency_reports,
         "results/report/index.html",
+
+# One small training per choice of the model's design, on phantoms; needs no slides.
+rule ablation:
+    input:
+        "results/ablation/summary.csv",
+
 
 # The self-contained report.
 rule report:

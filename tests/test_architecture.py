@@ -146,6 +146,7 @@ PASSED_BY_NAME = {
     "export": {"formats"},
     "provenance": {"evaluation", "license"},
     "baselines": {"steps"},
+    "ablation": {"centre", "axes", "crossed"},
 }
 STAGES_OF = {
     "demo": ["make_demo_slide", "make_demo_target"],
@@ -168,6 +169,7 @@ STAGES_OF = {
         "summarize_evaluation",
     ],
     "baselines": ["train_baseline"],
+    "ablation": ["make_ablation_phantoms", "train_ablation", "summarize_ablation"],
     "report": ["render_report"],
     "provenance": ["record_provenance"],
     "benchmark_slides": ["benchmark_slides"],

@@ -9,6 +9,7 @@ sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
 
 from stainfuser.cluster import cancel_orphans, check_partitions, collect_wanted
 from stainfuser.ablation_plan import plan_instances
+from stainfuser.ablation_plan import plan_instances
 from stainfuser.configuration import resolve_config, write_resolved
 from stainfuser.errors import ConfigError, StainFuserError
 from stainfuser.evaluation_arms import arm_named, chosen_arms
@@ -82,6 +83,9 @@ try:
     config.update(resolve_config(config, SCHEMA))
     MODEL = model_folder(config["model"])
     COHORT, TARGETS, JOBS = resolve_inputs()
+    ABLATION = plan_instances(
+        *(config["ablation"][key] for key in ("centre", "axes", "crossed"))
+    )
     ABLATION = plan_instances(
         *(config["ablation"][key] for key in ("centre", "axes", "crossed"))
     )

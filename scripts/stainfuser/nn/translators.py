@@ -31,29 +31,29 @@ class TranslatorParams:
 
 
 class Translator(nn.Module):
-    """Encoder, residual blocks and decoders with skips; the answer is added to the input.
+    """Encoder, residual blocks and decoders with skips.
 
-    Johnson et al. 2016's transformer as in CycleGAN (instance normalisation below full
-    resolution), much smaller, and with U-Net skips, so that structure need not pass through the
-    bottleneck. The last convolution starts at zero: an untrained translator changes nothing.
+    Johnson et al. 2016's transformer as in CycleGAN, with instance normalisation in the encoder,
+    which takes most of a tile's own stain away; much smaller, and with U-Net skips, so that
+    structure need not pass through the bottleneck.
     """
 
     def __init__(self, params: TranslatorParams) -> None:
         super().__init__()
         self.params = params
         width = params.channels
-        self.stem = nn.Conv2d(3, width, 3, padding=1)
+        self.stem = _normed(nn.Conv2d(3, width, 3, padding=1))
         self.down_half = _normed(nn.Conv2d(width, 2 * width, 3, stride=2, padding=1))
         self.down_quarter = _normed(nn.Conv2d(2 * width, 4 * width, 3, stride=2, padding=1))
         self.blocks = nn.Sequential(*(Residual(4 * width) for _ in range(params.blocks)))
         self.decoders = nn.ModuleList(Decoder(width) for _ in range(params.decoders))
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """(N, 3, H, W) → one (N, 3, H, W) per decoder, nominal range [-1, 1]."""
+        """(N, 3, H, W) → one (N, 3, H, W) in [-1, 1] per decoder."""
         full = F.leaky_relu(self.stem(x), SLOPE)
         half = F.leaky_relu(self.down_half(full), SLOPE)
         deep = self.blocks(F.leaky_relu(self.down_quarter(half), SLOPE))
-        return [x + decoder(deep, half, full) for decoder in self.decoders]
+        return [decoder(deep, half, full).tanh() for decoder in self.decoders]
 
 
 class Decoder(nn.Module):
@@ -64,11 +64,9 @@ class Decoder(nn.Module):
         self.to_half = nn.Conv2d(4 * width, 2 * width, 3, padding=1)
         self.to_full = nn.Conv2d(2 * width, width, 3, padding=1)
         self.out = nn.Conv2d(width, 3, 3, padding=1)
-        nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)
 
     def forward(self, deep: Tensor, half: Tensor, full: Tensor) -> Tensor:
-        """Return what is to be added to the image, (N, 3, H, W)."""
+        """Return the image, (N, 3, H, W), before it is bounded."""
         hidden = F.leaky_relu(doubled(self.to_half(deep)) + half, SLOPE)
         hidden = F.leaky_relu(doubled(self.to_full(hidden)) + full, SLOPE)
         return self.out(hidden)
