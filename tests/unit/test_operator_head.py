@@ -8,7 +8,7 @@ import torch
 
 from stainfuser.errors import InputError
 from stainfuser.nn.class_matcher import OperatorHeadParams
-from stainfuser.nn.class_statistics import ClassStatistics, pixel_moments
+from stainfuser.nn.class_statistics import ClassStatistics, class_sums, pixel_moments
 from stainfuser.nn.od_torch import (
     apply_operator,
     apply_relative_operator,
@@ -18,7 +18,7 @@ from stainfuser.nn.od_torch import (
     rgb_to_lab,
     rgb_to_od,
 )
-from stainfuser.nn.operator_head import OperatorHead, class_sums
+from stainfuser.nn.operator_head import OperatorHead
 from stainfuser.nn.operator_safety import MIN_STRUCTURE, safe_solution
 from stainfuser.nn.operator_solve import (
     absolute_coefficients,

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from stainfuser.nn.od_torch import rgb_to_od
+
 # Per class: mass, sum of OD (3), of OD x OD (6) and of the OD gradient x itself (6), upper
 # triangles row by row.
 MOMENTS = 16
@@ -28,6 +30,10 @@ AXES = (
     (2**-0.5, 0.0, -(2**-0.5)),
     (6**-0.5, -2 * 6**-0.5, 6**-0.5),
 )
+# Factor on the logits of the named groups before their pixels are counted.
+GROUP_SHARPNESS = 4.0
+# Densest channel, OD, above which nothing is glass, and how soft that limit is.
+MAX_GLASS_OD, GLASS_OD_SOFTNESS = 0.28, 0.03
 
 
 @dataclass(frozen=True)
@@ -154,3 +160,19 @@ def _products(field: Tensor) -> Tensor:
 
 def _symmetric(upper: Tensor) -> Tensor:
     return upper[..., FULL].unflatten(-1, (3, 3))
+
+
+def class_sums(rgb: Tensor, logits: Tensor, group_logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Return (N, K, MOMENTS) and (N, 3, MOMENTS): moments of the OD in each class and group."""
+    od = rgb_to_od(rgb)
+    moments = pixel_moments(od)
+    od = halved(od)
+    classes = logits.flatten(2).softmax(dim=1) @ moments
+    # Sharpened, or the little doubt about much tissue would outweigh a little glass; and glass is
+    # light, whatever the network says.
+    share = (GROUP_SHARPNESS * group_logits.detach().flatten(2)).softmax(dim=1)
+    is_light = torch.sigmoid((MAX_GLASS_OD - od.amax(1).flatten(1)) / GLASS_OD_SOFTNESS)
+    glass, nuclei, other = share.unbind(1)
+    share = torch.stack([glass * is_light, nuclei, other + glass * (1 - is_light)], dim=1)
+    groups = share @ moments
+    return classes, groups

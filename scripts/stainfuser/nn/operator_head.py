@@ -10,10 +10,9 @@ anywhere: what is learned is which tissue of one slide is the same tissue in ano
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -24,7 +23,7 @@ from torch.nn import functional as F
 from stainfuser.errors import InputError
 from stainfuser.files import atomic_path, write_json
 from stainfuser.nn.class_matcher import ClassMatcher, Match, OperatorHeadParams
-from stainfuser.nn.class_statistics import GROUPS, ClassStatistics, halved, pixel_moments
+from stainfuser.nn.class_statistics import GROUPS, ClassStatistics, class_sums, halved
 from stainfuser.nn.colour_moments import (
     RELATIVE_COLOURS,
     TISSUE_MOMENTS,
@@ -33,19 +32,11 @@ from stainfuser.nn.colour_moments import (
 )
 from stainfuser.nn.od_torch import rgb_to_od
 from stainfuser.nn.operator_safety import Solution, safe_solution
+from stainfuser.nn.tile_chunks import cut_chunks, each_chunk
 
 CONFIG_NAME, WEIGHTS_NAME = "config.json", "model.safetensors"
-# Factor on the logits of the named groups before their pixels are counted.
-GROUP_SHARPNESS = 4.0
-# Densest channel, OD, above which nothing is glass, and how soft that limit is.
-MAX_GLASS_OD, GLASS_OD_SOFTNESS = 0.28, 0.03
-# Smaller images are continued by their last row and column.
-MIN_SIDE_PX = 16
-# Pixels that are encoded at a time at inference: more of them fall out of the caches.
-CHUNK_PX = 1 << 17
 # Chunks whose features are kept for the second look, 7 MB each; others are encoded again.
 KEPT_CHUNKS = 24
-Looked = TypeVar("Looked")
 
 
 class Encoded(NamedTuple):
@@ -207,16 +198,13 @@ class OperatorHead(nn.Module):
         they fit. Raises `ValueError` for anything else. `workers` threads look at different tiles
         at once; what they find is added in one order, so that their number does not matter.
         """
-        limit_px = self.params.max_side_px
-        pieces = [piece for image in _checked(images) for piece in _pieces(image, 2 * limit_px)]
-        tiles = [_averaged_tile(piece, limit_px) for piece in pieces]
-        chunks = _chunks(tiles)
-        count = torch.tensor(float(len(tiles)), dtype=torch.float64)
+        chunks = cut_chunks(images, self.params.max_side_px)
+        count = torch.tensor(float(sum(map(len, chunks))), dtype=torch.float64)
         moments = sum(tissue_moments(rgb_to_od(chunk)).double().sum(0) for chunk in chunks)
         colour = ColourMoments((moments / count).float()[None])
         kept: list[Encoded] = []
         context = 0.0
-        for encoded in _each(chunks, lambda _, chunk: self.encode(chunk, colour), workers):
+        for encoded in each_chunk(chunks, lambda _, chunk: self.encode(chunk, colour), workers):
             context = context + encoded.context.double().sum(0)
             if len(kept) < KEPT_CHUNKS:
                 kept.append(encoded)
@@ -228,7 +216,7 @@ class OperatorHead(nn.Module):
             return class_sums(chunk, logits, group_logits)
 
         classes = groups = 0.0
-        for sums in _each(chunks, recognized, workers):
+        for sums in each_chunk(chunks, recognized, workers):
             classes, groups = (
                 total + part.double().sum(0)
                 for total, part in zip((classes, groups), sums, strict=True)
@@ -292,85 +280,6 @@ class OperatorHead(nn.Module):
         if not all(bool(torch.isfinite(value).all()) for value in weights.values()):
             raise InputError(folder / WEIGHTS_NAME, "some weights are not finite", remedy)
         return head.eval().requires_grad_(False)
-
-
-def class_sums(rgb: Tensor, logits: Tensor, group_logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Return (N, K, MOMENTS) and (N, 3, MOMENTS): moments of the OD in each class and group."""
-    od = rgb_to_od(rgb)
-    moments = pixel_moments(od)
-    od = halved(od)
-    classes = logits.flatten(2).softmax(dim=1) @ moments
-    # Sharpened, or the little doubt about much tissue would outweigh a little glass; and glass is
-    # light, whatever the network says.
-    share = (GROUP_SHARPNESS * group_logits.detach().flatten(2)).softmax(dim=1)
-    is_light = torch.sigmoid((MAX_GLASS_OD - od.amax(1).flatten(1)) / GLASS_OD_SOFTNESS)
-    glass, nuclei, other = share.unbind(1)
-    share = torch.stack([glass * is_light, nuclei, other + glass * (1 - is_light)], dim=1)
-    groups = share @ moments
-    return classes, groups
-
-
-def _checked(images: NDArray[np.uint8] | Sequence[NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
-    tiles = list(images)
-    for tile in tiles:
-        shape, dtype = getattr(tile, "shape", None), getattr(tile, "dtype", None)
-        if shape is None or len(shape) != 3 or shape[2] != 3 or dtype != np.uint8 or 0 in shape:
-            raise ValueError(f"expected (N, H, W, 3) uint8 RGB tiles, got one of {shape} {dtype}")
-    if not tiles:
-        raise ValueError("expected at least one tile")
-    return tiles
-
-
-def _pieces(image: NDArray[np.uint8], limit_px: int) -> list[NDArray[np.uint8]]:
-    """Cut an image into nearly square pieces of one size, at most `limit_px` long."""
-    limit_px = max(min(limit_px, int(1.5 * min(image.shape[:2]))), 1)
-    counts = [-(-side // limit_px) for side in image.shape[:2]]
-    height, width = (side // count for side, count in zip(image.shape[:2], counts, strict=True))
-    return [
-        image[row * height : (row + 1) * height, column * width : (column + 1) * width]
-        for row in range(counts[0])
-        for column in range(counts[1])
-    ]
-
-
-def _averaged_tile(piece: NDArray[np.uint8], limit_px: int) -> Tensor:
-    """Return (1, 3, H, W), no side longer than `limit_px`."""
-    tile = torch.from_numpy(np.ascontiguousarray(piece)).permute(2, 0, 1)[None].float()
-    missing = [max(MIN_SIDE_PX - side, 0) for side in tile.shape[2:]]
-    tile = F.pad(tile, (0, missing[1], 0, missing[0]), mode="replicate")
-    factor = -(-max(tile.shape[2:]) // limit_px)
-    if factor == 1:
-        return tile
-    return F.avg_pool2d(tile, factor, ceil_mode=True, count_include_pad=False)
-
-
-def _chunks(tiles: list[Tensor]) -> list[Tensor]:
-    """Join neighbouring tiles of one size, up to `CHUNK_PX` pixels at a time."""
-    chunks: list[list[Tensor]] = []
-    for tile in tiles:
-        room = CHUNK_PX // max(tile.shape[2] * tile.shape[3], 1)
-        if chunks and chunks[-1][0].shape == tile.shape and len(chunks[-1]) < room:
-            chunks[-1].append(tile)
-        else:
-            chunks.append([tile])
-    return [torch.cat(chunk) for chunk in chunks]
-
-
-def _each(
-    chunks: list[Tensor], look_at: Callable[[int, Tensor], Looked], workers: int
-) -> Iterator[Looked]:
-    """Yield what `look_at` finds in each chunk (with its number), in order, no gradients kept."""
-
-    @torch.no_grad()  # it holds for one thread only
-    def look(number: int) -> Looked:
-        return look_at(number, chunks[number])
-
-    if workers < 2:
-        yield from map(look, range(len(chunks)))
-        return
-    with ThreadPoolExecutor(workers) as pool:
-        for start in range(0, len(chunks), 2 * workers):  # few results wait at a time
-            yield from pool.map(look, range(start, min(start + 2 * workers, len(chunks))))
 
 
 def _batched(statistics: ClassStatistics) -> ClassStatistics:
