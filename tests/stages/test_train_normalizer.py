@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from stainfuser.diffusion import pair_sampler
 from stainfuser.diffusion.pipeline import StainFuserPipeline
-from stainfuser.diffusion.validation import better_arm
+from stainfuser.diffusion.validation import better_arm, describe_gain
 from stainfuser.errors import ConfigError, InputError, TrainingError
 from stainfuser.nn.class_matcher import OperatorHeadParams
 from stainfuser.nn.operator_head import OperatorHead
@@ -329,6 +329,14 @@ def test_going_on_from_a_model_keeps_what_it_is(pairs, trained, tmp_path):
     assert all(torch.equal(before[name], after[name]) for name in before)
     losses = (tmp_path / "losses.csv").read_text()
     assert "autoencoder" not in losses and "diffusion validation" in losses
+    kept = {"trained": "the trained model is saved", "untrained": "began with is saved"}
+    assert kept[content["saved"]] in content["outcome"]
+
+
+def test_a_model_can_be_tuned_on_pixels_alone(pairs, trained, tmp_path):
+    train(tmp_path, pairs, initial_model=str(trained / "model"), steps=0, finetune_steps=2)
+    with (tmp_path / "losses.csv").open() as handle:
+        assert {row["phase"].split()[0] for row in csv.DictReader(handle)} == {"finetune"}
 
 
 def test_training_that_makes_a_model_worse_saves_the_model_it_began_with(
@@ -483,3 +491,8 @@ def test_the_better_of_two_models_is_told_by_what_was_held_out():
     assert better_arm(parts) == "untrained"
     assert better_arm({**parts, "held_out_both": part(2, 3.0, 2.0)}) == "trained"
     assert better_arm({"train": parts["train"]}) == "trained"
+    assert describe_gain(parts, "untrained") == (
+        "training did not improve the model (mean CIEDE2000 of 1 held-out pairs 3.00 before, "
+        "4.00 after); the model it began with is saved"
+    )
+    assert "nothing was held out" in describe_gain({"train": parts["train"]}, "trained")

@@ -52,15 +52,33 @@ def better_arm(scores: dict[str, Any]) -> str:
 
     `scores` is what `score_parts` returned; with nothing held out, "trained".
     """
+    trained, untrained = _held_out_errors(scores)
+    return "untrained" if trained > untrained else "trained"
+
+
+def describe_gain(scores: dict[str, Any], saved: str) -> str:
+    """Say in a sentence what training did on what was held out, and which model was saved."""
+    trained, untrained = _held_out_errors(scores)
+    kept = {"trained": "the trained model", "untrained": "the model it began with"}[saved]
+    if trained != trained:
+        return f"nothing was held out, so that no gain was measured; {kept} is saved"
+    verb = "improved the model" if trained < untrained else "did not improve the model"
+    pairs = sum(part["n"] for name, part in scores.items() if name != "train")
+    change = f"mean CIEDE2000 of {pairs} held-out pairs {untrained:.2f} before, {trained:.2f} after"
+    return f"training {verb} ({change}); {kept} is saved"
+
+
+def _held_out_errors(scores: dict[str, Any]) -> tuple[float, float]:
+    """Return the mean CIEDE2000 after and before training; NaN where nothing was held out."""
     held_out = [part for name, part in scores.items() if name != "train"]
-    if not held_out:
-        return "trained"
     pairs = sum(part["n"] for part in held_out)
+    if not pairs:
+        return float("nan"), float("nan")
     trained, untrained = (
         sum(part["n"] * part[arm][METRICS[0]] for part in held_out) / pairs
         for arm in ("trained", "untrained")
     )
-    return "trained" if trained <= untrained else "untrained"
+    return trained, untrained
 
 
 def _rendered(pipeline: StainFuserPipeline, source: Images, target: Images) -> Images:

@@ -7,48 +7,38 @@ import logging
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
-from stainfuser.diffusion.call_arguments import STARTS
+from stainfuser.diffusion.launching import GIVEN, count_processes, is_launched, launch, serve
 from stainfuser.diffusion.loading import fingerprint_model
-from stainfuser.diffusion.objectives import objective_named
 from stainfuser.diffusion.operator_mode import load_head
-from stainfuser.diffusion.operator_start import START
 from stainfuser.diffusion.optimization import write_losses
 from stainfuser.diffusion.pairs import PARTS, PairImages, Split, split_pairs, spread_rows
 from stainfuser.diffusion.pipeline import StainFuserPipeline
-from stainfuser.diffusion.training import TrainingParameters, reproducible, train_pipeline
+from stainfuser.diffusion.training import reproducible, train_pipeline
+from stainfuser.diffusion.training_options import (
+    check_options,
+    training_parameters,
+    with_found_models,
+)
 from stainfuser.diffusion.training_pictures import draw_curves, draw_samples
-from stainfuser.diffusion.validation import ARMS, better_arm, render_parts, score_parts
-from stainfuser.errors import ConfigError, InputError
-from stainfuser.files import read_json, sha256_content, sync_files, write_json
+from stainfuser.diffusion.validation import (
+    ARMS,
+    better_arm,
+    describe_gain,
+    render_parts,
+    score_parts,
+)
+from stainfuser.errors import ConfigError
+from stainfuser.files import sha256_content, sync_files, write_json
 from stainfuser.io.pair_store import PairStore
 from stainfuser.logs import LOGGER
-from stainfuser.presets import HEAD_FOLDER, find_model, read_contents
 from stainfuser.stamps import make_stamp
 
-PRESETS = ("compact", "sd21")
-PRECISIONS = ("no", "fp16", "bf16")
-# A tile of Stable Diffusion is a multiple of this side: 8 px per latent, three halvings.
-SD21_MULTIPLE_PX = 64
-# Channels are normalised in this many groups.
-GROUPS = 8
-POSITIVE = (
-    "steps",
-    "autoencoder_steps",
-    "batch_size",
-    "crop_px",
-    "warmup_steps",
-    "gradient_accumulation",
-    "checkpoint_steps",
-    "validation_pairs",
-    "latent_patch_px",
-    "latent_channels",
-)
 # Parameters of the stage that are no keys of the configuration section.
 NOT_OPTIONS = (
     "pairs_path",
@@ -61,11 +51,10 @@ NOT_OPTIONS = (
     "seed",
     "threads",
     "device",
+    "gpus",
+    "nodes",
 )
 SAMPLE_ROWS_PER_PART = 2
-# What a model that training begins with decides in place of the configuration.
-MODEL_KEYS = ("preset", "objective", "start", "context_tokens")
-SIZED_PARTS = ("vae", "unet")
 # Stylised images that enter the fingerprint of the pairs, besides all sources and targets.
 FINGERPRINT_PAIRS = 64
 
@@ -116,6 +105,8 @@ def train_normalizer(
     finetune_learning_rate: float,
     threads: int = 2,
     device: str = "auto",
+    gpus: int = 1,
+    nodes: int = 1,
 ) -> None:
     """Train, measure on held-out pairs and write model, losses, pictures and numbers.
 
@@ -132,21 +123,32 @@ def train_normalizer(
         phase, step, loss, learning_rate of every step as CSV, and drawn.
     samples_path, validation_path
         Held-out pairs as a picture and as numbers; "saved" tells whether the trained model is what
-        `model_dir` holds, or the initial one because training made it worse.
+        `model_dir` holds, or the initial one because training made it worse; "outcome" says so.
     initial_model
         Model that training begins with; preset, objective, start and sizes are then its own.
     threads, device
         CPU threads; "auto" (an accelerator if there is one) or "cpu".
+    gpus, nodes
+        What the job was given, all nodes together: as many processes train. 0 GPUs: on CPUs.
 
     Raises
     ------
     ConfigError, InputError, TrainingError
         On an option out of range, unusable pairs, and a loss that is not finite.
     """
-    options = {key: value for key, value in locals().items() if key not in NOT_OPTIONS}
+    call = dict(locals())
+    options = {key: value for key, value in call.items() if key not in NOT_OPTIONS}
     options.update(channels=list(channels), trained_unet_parts=list(trained_unet_parts))
-    _check_options(options)
-    options = _with_found_models(options)
+    check_options(options)
+    options = with_found_models(options)
+    if not is_launched():
+        given = os.environ.get(GIVEN)
+        processes = count_processes(gpus, nodes, torch.cuda.device_count(), given)
+        if processes > 1:
+            resources = {"processes": processes, "nodes": nodes, "threads": threads}
+            launch("stainfuser.stages.train_normalizer", call, work_dir, **resources)
+            return
+    device = device if gpus else "cpu"
     accelerator = _accelerator(mixed_precision, gradient_accumulation, device)
     with PairStore(pairs_path) as pairs, reproducible(threads):
         images = PairImages(pairs)
@@ -158,7 +160,7 @@ def train_normalizer(
             pairs_sha256=fingerprint,
         )
         folder = _work_folder(Path(work_dir), stamp, threads)
-        parameters = _parameters(options, images)
+        parameters = training_parameters(options, images.image_px)
         head = None if options["operator_head"] is None else load_head(options["operator_head"])
         result = train_pipeline(
             images,
@@ -201,90 +203,6 @@ def _without_folders(options: dict[str, Any]) -> dict[str, Any]:
     return kept
 
 
-def _with_found_models(options: dict[str, Any]) -> dict[str, Any]:
-    """Put folders in place of the names of shipped models; a model brings what it is like.
-
-    Raises `ConfigError` where the start needs an operator head and none is given.
-    """
-    found = dict(options)
-    if options["initial_model"] is not None:
-        contents = read_contents(find_model(options["initial_model"]))
-        if not contents.can_render:
-            raise ConfigError(
-                "train.initial_model",
-                f"{options['initial_model']!r} has no diffusion part that could be trained",
-                "give another model, or null",
-            )
-        found["initial_model"] = str(contents.folder)
-        found.update({key: contents.index[key] for key in MODEL_KEYS if key in contents.index})
-        if found["preset"] == "compact":
-            vae, unet = (read_json(contents.folder / part / "config.json") for part in SIZED_PARTS)
-            found.update(latent_patch_px=vae["patch_px"], channels=unet["block_out_channels"])
-        found["operator_head"] = str(contents.folder / HEAD_FOLDER) if contents.has_head else None
-    elif options["operator_head"] is not None and options["start"] == START:
-        contents = read_contents(find_model(options["operator_head"]))
-        if not contents.has_head:
-            raise ConfigError(
-                "train.operator_head",
-                f"{options['operator_head']!r} holds no operator head",
-                "give a model that has one, or the preset compact",
-            )
-        found["operator_head"] = str(contents.folder / HEAD_FOLDER)
-    else:
-        found["operator_head"] = None
-    if found["start"] == START and found["operator_head"] is None:
-        raise ConfigError(
-            "train.start",
-            "operator_head needs an operator head, and none is given",
-            "set train.operator_head, e.g. to compact",
-        )
-    return found
-
-
-def _check_options(options: dict[str, Any]) -> None:
-    """Raise `ConfigError` for the first option that cannot work."""
-    objective_named(options["objective"])
-    _check_choice("preset", options["preset"], PRESETS)
-    _check_choice("start", options["start"], STARTS)
-    _check_choice("mixed_precision", options["mixed_precision"], PRECISIONS)
-    if options["objective"] == "epsilon" and options["finetune_steps"] > 0:
-        raise ConfigError(
-            "train.finetune_steps",
-            "the objective epsilon makes no image in one step",
-            "set it to 0, or train.objective to v_zero_snr or bridge",
-        )
-    for key in ("finetune_steps", "stored_examples"):
-        if options[key] < 0:
-            raise ConfigError(f"train.{key}", f"{options[key]} is negative", "set 0 or more")
-    for key in POSITIVE:
-        if options[key] < 1:
-            raise ConfigError(f"train.{key}", f"{options[key]} is below 1", "set at least 1")
-    for key in ("held_out_source_fraction", "held_out_target_fraction"):
-        if not 0.0 <= options[key] < 1.0:
-            raise ConfigError(f"train.{key}", f"{options[key]} is not in [0, 1)", "lower it")
-    wrong = [width for width in options["channels"] if width % GROUPS]
-    if wrong or len(options["channels"]) < 2:
-        raise ConfigError(
-            "train.channels",
-            f"{options['channels']} is not two or more multiples of {GROUPS}",
-            f"give at least two multiples of {GROUPS}",
-        )
-    most = 3 * options["latent_patch_px"] ** 2
-    if options["latent_channels"] > most:
-        raise ConfigError(
-            "train.latent_channels",
-            f"{options['latent_channels']} is more than the {most} numbers of a patch",
-            "lower it or raise train.latent_patch_px",
-        )
-
-
-def _check_choice(key: str, value: str, choices: Sequence[str]) -> None:
-    if value not in choices:
-        raise ConfigError(
-            f"train.{key}", f"{value!r} is unknown", f"choose one of {', '.join(choices)}"
-        )
-
-
 def _accelerator(mixed_precision: str, gradient_accumulation: int, device: str) -> Any:
     from accelerate import Accelerator
 
@@ -297,26 +215,6 @@ def _accelerator(mixed_precision: str, gradient_accumulation: int, device: str) 
     except ValueError as error:
         remedy = 'set it to "no", or to bf16 where the device has it'
         raise ConfigError("train.mixed_precision", str(error), remedy) from None
-
-
-def _parameters(options: dict[str, Any], images: PairImages) -> TrainingParameters:
-    """Return the training parameters; crops are cut to what the pairs and the network allow."""
-    names = [field.name for field in fields(TrainingParameters)]
-    chosen = {name: options[name] for name in names}
-    chosen.update({key: tuple(options[key]) for key in ("channels", "trained_unet_parts")})
-    multiple = SD21_MULTIPLE_PX
-    if options["preset"] == "compact":
-        multiple = options["latent_patch_px"] * 2 ** (len(options["channels"]) - 1)
-    crop_px = min(options["crop_px"], images.image_px) // multiple * multiple
-    if crop_px < multiple:
-        raise InputError(
-            "pairs",
-            f"images of {images.image_px} px are smaller than the network's {multiple} px",
-            "make larger tiles (tiles.tile_px)",
-        )
-    if crop_px != options["crop_px"]:
-        LOGGER.info("train: crops of %d px, a multiple of %d px that fits", crop_px, multiple)
-    return TrainingParameters(**{**chosen, "crop_px": crop_px})
 
 
 def _fingerprint(images: PairImages, split: Split) -> str:
@@ -350,9 +248,9 @@ def _write_validation(
     for name, part in parts.items():
         values = ", ".join(f"{arm} {part[arm]['ciede2000']:.2f}" for arm in ARMS)
         LOGGER.info("train: CIEDE2000 to the truth, %s (n = %d): %s", name, part["n"], values)
-    if chosen != "trained":
-        LOGGER.info("train: the model that training began with is better, and is what is saved")
-    write_json(path, {"parts": parts, "saved": chosen, "stamp": stamp})
+    outcome = describe_gain(parts, chosen)
+    LOGGER.info("train: %s", outcome)
+    write_json(path, {"parts": parts, "saved": chosen, "outcome": outcome, "stamp": stamp})
 
 
 def _write_model(
@@ -369,34 +267,6 @@ def _write_model(
     os.replace(partial, model_dir)
 
 
-def _main() -> None:
-    """Train with several processes: what the rule does, by hand, between `pairs` and `normalize`.
-
-    ``accelerate launch -m stainfuser.stages.train_normalizer results/config.yaml``
-    """
-    import argparse
-
-    import yaml
-
-    parser = argparse.ArgumentParser(description="Train on results/pairs/pairs.h5.")
-    parser.add_argument("config", type=Path, help="the resolved configuration of a run")
-    path = parser.parse_args().config
-    config, results = yaml.safe_load(path.read_text(encoding="utf-8")), path.parent
-    train_normalizer(
-        pairs_path=results / "pairs" / "pairs.h5",
-        model_dir=results / "model",
-        losses_path=results / "train" / "losses.csv",
-        samples_path=results / "train" / "samples.png",
-        curves_path=results / "train" / "curves.png",
-        validation_path=results / "train" / "validation.json",
-        work_dir=results / "work" / "train_normalizer",
-        seed=config["seed"],
-        # Launchers set this to what is a process's share of the machine.
-        threads=int(os.environ.get("OMP_NUM_THREADS", "1")),
-        **config["train"],
-    )
-
-
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    _main()
+    serve(train_normalizer)
