@@ -314,8 +314,10 @@ def given_paths():
             return [text for item in value for text in texts(item)]
         return [value] if isinstance(value, str) and os.path.isabs(value) else []
 
-    known = [str(entry.path) for entry in COHORT.values()]
-    return known + [str(path) for path in TARGETS.values()] + texts(config)
+    paths = [entry.path for entry in COHORT.values()] + list(TARGETS.values())
+    if MODEL != TRAINED:
+        paths += [MODEL, *Path(MODEL).rglob("*")]
+    return [str(path) for path in paths] + texts(config)
 
 
 def current_params():
