@@ -21,6 +21,7 @@ include: "workflow/rules/normalize.smk"
 include: "workflow/rules/export.smk"
 include: "workflow/rules/baselines.smk"
 include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/downstream.smk"
 include: "workflow/rules/ablation.smk"
 include: "workflow/rules/report.smk"
 include: "workflow/rules/benchmark.smk"
@@ -37,6 +38,7 @@ localrules:
     preview,
     normalize,
     evaluate,
+    downstream,
     ablation,
     report,
     audit,
@@ -108,10 +110,17 @@ rule normalize:
 rule evaluate:
     input:
         "results/evaluation/summary.csv",
+        consistency_reports,
+        "results/evaluation/downstream/summary.csv",
+        "results/report/index.html",
         "results/slides/accepted.txt",
 
-        consistency_reports,
-        "results/report/index.html",
+
+# Nuclei segmented and classified in other stains, raw and after every arm.
+rule downstream:
+    input:
+        "results/evaluation/downstream/summary.csv",
+
 
 # One small training per choice of the model's design, on phantoms; needs no slides.
 rule ablation:

@@ -161,6 +161,7 @@ STAGES_OF = {
     "preview": ["preview_slide"],
     "normalize": ["normalize_slide", "normalize_images"],
     "export": ["export_ome_tiff", "export_dicom"],
+    "downstream": ["prepare_downstream", "train_segmenter", "segment_arm"],
     "evaluate": [
         "sample_evaluation_tiles",
         "apply_arm",

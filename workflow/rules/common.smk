@@ -9,7 +9,6 @@ sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
 
 from stainfuser.cluster import cancel_orphans, check_partitions, collect_wanted
 from stainfuser.ablation_plan import plan_instances
-from stainfuser.ablation_plan import plan_instances
 from stainfuser.configuration import resolve_config, write_resolved
 from stainfuser.errors import ConfigError, StainFuserError
 from stainfuser.evaluation_arms import arm_named, chosen_arms
@@ -83,9 +82,6 @@ try:
     config.update(resolve_config(config, SCHEMA))
     MODEL = model_folder(config["model"])
     COHORT, TARGETS, JOBS = resolve_inputs()
-    ABLATION = plan_instances(
-        *(config["ablation"][key] for key in ("centre", "axes", "crossed"))
-    )
     ABLATION = plan_instances(
         *(config["ablation"][key] for key in ("centre", "axes", "crossed"))
     )
@@ -233,6 +229,11 @@ def consistency_reports(wildcards):
     ]
 
 
+def if_present(path):
+    """Return a file that another target rule makes, if it has been made."""
+    return path if os.path.exists(path) else []
+
+
 def arm_records(wildcards):
     return [f"results/evaluation/arms/{arm}.json" for arm in EVALUATED_ARMS]
 
@@ -251,6 +252,36 @@ def if_arm_needs(need, inputs, otherwise=[]):
         return inputs(wildcards) if callable(inputs) else inputs
 
     return needed
+
+
+# The arms of the downstream task: those that work on tiles, and the tiles in the training stain.
+DOWNSTREAM_ARMS = [
+    arm for arm in EVALUATED_ARMS if arm not in ("delivered", "truth")
+] + ["training_stain"]
+
+
+def downstream_files():
+    """Return the files of the downstream task's data set; phantoms have none."""
+    folder = config["downstream"]["dataset"]
+    if folder == "phantoms":
+        return []
+    if not os.path.isdir(folder):
+        where = "configuration key downstream.dataset"
+        sys.exit(
+            f"Error: {ConfigError(where, f'there is no folder {folder}', 'check it')}"
+        )
+    return sorted(str(path) for path in Path(folder).rglob("*") if path.is_file())
+
+
+def downstream_baselines(wildcards):
+    """Return the baseline that was trained for the demo's target; other targets have no truth."""
+    return [f"results/baselines/demo/{wildcards.arm}"]
+
+
+def downstream_products(suffix):
+    """Return what every arm of the downstream task made, of one kind."""
+    folder = "results/evaluation/downstream/arms"
+    return [f"{folder}/{arm}{suffix}" for arm in DOWNSTREAM_ARMS]
 
 
 def planned_shards(folder, suffix):

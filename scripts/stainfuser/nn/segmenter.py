@@ -1,4 +1,4 @@
-"""A small network that finds, divides and classifies nuclei: the measuring instrument of downstream.
+"""A small network that finds, divides and classifies nuclei, to measure stains by.
 
 A U-Net (Ronneberger et al. 2015) on px taken together by fours, so that it runs on a CPU. Per px it
 gives what HoVer-Net and StarDist show to suffice in one form or another: is it nucleus, how deep
@@ -9,7 +9,6 @@ augmentation on purpose: it is to depend on the stain it was trained on as publi
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from stainfuser.errors import InputError
+from stainfuser.files import atomic_path, read_json, write_json
 
 # Sides of images are padded to multiples of this, px.
 MULTIPLE_PX = 8
@@ -124,13 +124,13 @@ def segmentation_loss(answer: Tensor, targets: Tensor, class_weights: Tensor) ->
 
 
 def save_segmenter(network: Segmenter, folder: Path, stamp: Mapping[str, str]) -> None:
-    """Write weights (safetensors, with the stamp) and `config.json` into an existing folder."""
+    """Write weights (safetensors, with the stamp) and `config.json` into a folder."""
     from safetensors.torch import save_file
 
     state = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
-    save_file(state, folder / WEIGHTS, metadata=dict(stamp))
-    config = json.dumps(dataclasses.asdict(network.params), indent=2, sort_keys=True)
-    (folder / CONFIG).write_text(config + "\n", encoding="utf-8")
+    with atomic_path(folder / WEIGHTS) as partial:
+        save_file(state, partial, metadata=dict(stamp))
+    write_json(folder / CONFIG, dataclasses.asdict(network.params))
 
 
 def load_segmenter(folder: str | Path) -> Segmenter:
@@ -140,7 +140,7 @@ def load_segmenter(folder: str | Path) -> Segmenter:
 
     folder = Path(folder)
     try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        config = read_json(folder / CONFIG)
         params = SegmenterParams(tuple(config["classes"]), config["mpp"], tuple(config["widths"]))
         network = Segmenter(params)
         network.load_state_dict(load_file(folder / WEIGHTS))
