@@ -14,5 +14,7 @@ with recorded(snakemake):
         work_dir=snakemake.params.work,
         seed=snakemake.params.seed,
         threads=snakemake.threads,
+        gpus=snakemake.resources.get("gpu", 0),
+        nodes=snakemake.resources.get("nodes", 1),
         **snakemake.params.options,
     )
