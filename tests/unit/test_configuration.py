@@ -85,3 +85,15 @@ def test_a_configuration_that_is_passed_on_names_no_folder_of_the_machine(tmp_pa
     before = path.stat().st_mtime_ns
     write_resolved({**config, "slides": "/data/jones/*.svs"}, path, full)
     assert path.stat().st_mtime_ns > before
+
+
+def test_what_the_demo_adds_fits_the_configuration(repository):
+    """Snakemake merges a configuration file section by section, as is done here."""
+    whole, demo = (
+        yaml.safe_load((repository / name).read_text())
+        for name in ("config.yaml", "workflow/demo.yaml")
+    )
+    merged = {**whole, **{key: {**whole[key], **part} for key, part in demo.items()}}
+    resolved = resolve_config(merged, repository / "workflow/schemas/config.schema.yaml")
+    assert resolved["train"]["initial_model"] == "compact" == whole["model"]
+    assert resolved["train"]["finetune_steps"] > 0
