@@ -299,13 +299,25 @@ def planned_shards(folder, suffix):
     return shards
 
 
-def model_files():
-    """Return the newest file of a model not trained here: if it changes, results are made anew."""
-    if MODEL == TRAINED:
-        return []
+def newest_file(folder):
+    """Return the newest file of a model: if it changes, what was made with it is made anew."""
     suffixes = (".json", ".safetensors")
-    files = [path for path in Path(MODEL).rglob("*") if path.suffix in suffixes]
+    files = [path for path in Path(folder).rglob("*") if path.suffix in suffixes]
     return str(max(files, key=lambda path: (path.stat().st_mtime_ns, str(path))))
+
+
+def model_files():
+    """Return the newest file of the model that normalises, if it is not trained here."""
+    return [] if MODEL == TRAINED else newest_file(MODEL)
+
+
+def initial_model_files():
+    """Return the newest file of the model that training goes on from, if there is one."""
+    name = config["train"]["initial_model"]
+    try:
+        return newest_file(find_model(name)) if name else []
+    except StainFuserError:
+        return []  # training says what is wrong with it
 
 
 def is_training():

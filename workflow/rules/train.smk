@@ -2,6 +2,7 @@
 rule train_normalizer:
     input:
         pairs="results/pairs/pairs.h5",
+        initial=initial_model_files(),
     output:
         model=directory(TRAINED),
         losses="results/train/losses.csv",
