@@ -14,13 +14,14 @@ from pathlib import Path
 import h5py
 import tifffile
 
+CODES = ("utf-8", "utf-16-le", "utf-16-be", "utf-32-le")
 _BASE64 = re.compile(rb"base64,([A-Za-z0-9+/=]{16,})")
 
 
 def where_hidden(folder: Path, words: list[str]) -> list[str]:
     """Return "file: word" for every word found below a folder, case and encoding aside."""
     needles = {
-        word: [word.lower().encode(code) for code in ("utf-8", "utf-16-le", "utf-16-be")]
+        word: [word.lower().encode(code) for code in CODES]
         for word in words
     }
     found = []

@@ -62,7 +62,7 @@ class Rehasher:
     def read(self, wheres: Iterable[Where]) -> None:
         """Hash everything at these places."""
         paths = {path for where in wheres for path in self.places.candidates(where)}
-        todo = sorted(paths - set(self._found), key=str)
+        todo = sorted((path for path in paths if path not in self._found), key=str)
         if not todo:
             return
         with ThreadPoolExecutor(self.workers) as pool:
@@ -72,8 +72,7 @@ class Rehasher:
 
     def at(self, where: Where) -> list[Fingerprint]:
         """Return what lies at a place: nothing, one thing, or several of one name."""
-        self.read([where])
-        prints = (self._found[path] for path in self.places.candidates(where))
+        prints = (self.path_hash(path) for path in self.places.candidates(where))
         return [found for found in prints if found is not None]
 
     def matches(self, item: Item) -> bool:
