@@ -24,6 +24,7 @@ OPTIONS = {
     "overlap_px": 64,
     "sample_tiles": 12,
     "residual_limit_de": 6.0,
+    "fidelity_tiles": 0,
     "structure_guard_um": 2.0,
     "num_inference_steps": None,
     "jpeg_quality": 95,

@@ -13,6 +13,7 @@ from normalize_files import INK, OPTIONS, Case
 
 from phantom_pictures import he_picture, on_glass
 from slide_files import tissue_picture
+from stainfuser.diffusion.loading import load_pipeline
 from stainfuser.errors import ConfigError, InputError
 from stainfuser.files import read_json, sha256_content, sha256_file, write_json
 from stainfuser.io.images import read_image, write_image
@@ -161,6 +162,30 @@ def test_the_model_may_be_asked_although_there_is_a_head(tmp_path, head_folder):
     case = Case(tmp_path, tissue_picture(700))
     record = case.run(model_dir=head_folder, operator="model")
     assert record["operator_from"] == "model" and record["residual"]["median_de"] < 1.0
+
+
+def test_the_operator_is_compared_with_rendering_where_asked(tmp_path):
+    case = Case(tmp_path, on_glass(he_picture(512, "fjord"), 640))
+    write_image(case.folder / "my target.png", he_picture(256, "harbour", seed=5))
+    assert case.run(model_dir=COMPACT, load_model=never)["fidelity"] is None
+    operator, slide = case.pixels(), case.output_path.read_bytes()
+    whole = {"model_dir": COMPACT, "load_model": load_pipeline}
+    fidelity = case.run(**whole, fidelity_tiles=3)["fidelity"]
+    assert len(case.output_path.read_bytes()) == len(slide)
+    assert (case.pixels() == operator).all()
+    assert 2 <= fidelity["tiles"] <= 3
+    assert 0.0 < fidelity["median_de"] <= fidelity["worst_tile_de"]
+    # What is told of some tiles is what the two slides show (once more through JPEG).
+    case.run(**whole, mode="render")
+    tissue = case.place(of_tissue=True) & (operator.min(axis=2) < 200)
+    seen = np.median(ciede2000_map(case.pixels(), operator)[tissue])
+    assert seen == pytest.approx(fidelity["median_de"], abs=0.5)
+
+
+def test_a_head_alone_has_no_rendering_to_be_compared_with(tmp_path, head_folder):
+    case = Case(tmp_path, on_glass(he_picture(300, "fjord"), 400))
+    record = case.run(model_dir=head_folder, load_model=never, fidelity_tiles=2)
+    assert record["fidelity"] is None
 
 
 @pytest.mark.parametrize("image_operator", ["per_image", "per_folder"])

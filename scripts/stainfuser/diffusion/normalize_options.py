@@ -17,6 +17,7 @@ class NormalizeOptions:
     overlap_px: int
     sample_tiles: int
     residual_limit_de: float
+    fidelity_tiles: int
     structure_guard_um: float
     num_inference_steps: int | None
     jpeg_quality: int
@@ -37,6 +38,7 @@ class NormalizeOptions:
         self._check("overlap_px", 0 <= self.overlap_px <= half_px, f"0 to {half_px}")
         self._check("sample_tiles", self.sample_tiles >= 1, "at least 1")
         self._check("residual_limit_de", self.residual_limit_de >= 0, "0 or more")
+        self._check("fidelity_tiles", self.fidelity_tiles >= 0, "0 or more")
         self._check("structure_guard_um", self.structure_guard_um >= 0, "0 or more")
         steps = self.num_inference_steps
         self._check("num_inference_steps", steps is None or steps >= 1, "null, or at least 1")

@@ -59,6 +59,11 @@ class StageModel:
         self._seed, self._load_pipe, self._threads = seed, load_pipe, threads
         self.uses_head = chooses_head(options, self._contents)
 
+    @property
+    def can_render(self) -> bool:
+        """Tell whether the model has a diffusion part."""
+        return self._contents.can_render
+
     @cached_property
     def mpp(self) -> float | None:
         """Resolution at which the model sees a slide, um per px; None: the slide's own."""

@@ -63,6 +63,7 @@ def normalize_images(
     overlap_px: int,
     sample_tiles: int,
     residual_limit_de: float,
+    fidelity_tiles: int,
     structure_guard_um: float,
     num_inference_steps: int | None,
     jpeg_quality: int,
@@ -97,8 +98,8 @@ def normalize_images(
         They do not change the result (up to the arithmetic of the device).
 
     The other parameters are the section `normalize` of the configuration. Images of unknown
-    resolution are taken to be at the model's. `output_tile_px`, `corrupt_tiles` and `icc_profile`
-    are about slides.
+    resolution are taken to be at the model's. `output_tile_px`, `corrupt_tiles`, `icc_profile`
+    and `fidelity_tiles` are about slides.
 
     Raises
     ------
@@ -116,6 +117,7 @@ def normalize_images(
         overlap_px=overlap_px,
         sample_tiles=sample_tiles,
         residual_limit_de=residual_limit_de,
+        fidelity_tiles=fidelity_tiles,
         structure_guard_um=structure_guard_um,
         num_inference_steps=num_inference_steps,
         jpeg_quality=jpeg_quality,

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stainfuser.diffusion.changes import Change, make_change
+from stainfuser.diffusion.fidelity import measure_fidelity
 from stainfuser.diffusion.forked import ForkedCall, can_fork
 from stainfuser.diffusion.loading import fingerprint_model, load_pipeline
 from stainfuser.diffusion.normalize_options import NormalizeOptions
@@ -71,6 +72,7 @@ def normalize_slide(
     overlap_px: int,
     sample_tiles: int,
     residual_limit_de: float,
+    fidelity_tiles: int,
     structure_guard_um: float,
     num_inference_steps: int | None,
     jpeg_quality: int,
@@ -118,6 +120,7 @@ def normalize_slide(
         overlap_px=overlap_px,
         sample_tiles=sample_tiles,
         residual_limit_de=residual_limit_de,
+        fidelity_tiles=fidelity_tiles,
         structure_guard_um=structure_guard_um,
         num_inference_steps=num_inference_steps,
         jpeg_quality=jpeg_quality,
@@ -227,10 +230,23 @@ class _SlideJob:
         with self.open_reader() as reader:
             return self.masked.plan(reader, self.model, self.options, white, self.seed).to_json()
 
+    def fidelity(self) -> dict[str, Any] | None:
+        """Return how near the operator comes to rendering, if that was asked for and can be told.
+
+        An operator that was fitted to the model has its residual.
+        """
+        is_measured = self.options.fidelity_tiles and self.plan.operator_from == "head"
+        if not is_measured or not self.model.can_render:
+            return None
+        view = self.masked.view(self.plan.model_mpp)
+        with self.open_reader() as reader:
+            renderer = self.taught_renderer(view, reader)
+            return measure_fidelity(self.plan, view, self.options, renderer, reader)
+
     def taught_renderer(self, view: SlideView, reader: RegionReader) -> Renderer:
         """Return the model after it has seen the slide's sample, in this run or the last."""
-        tile_px = self.options.tile_px
-        tiles = [view.read_tile(reader, x, y, tile_px) for x, y in self.plan.tiles]
+        side_px = self.model.sample_px(self.options)
+        tiles = [view.read_tile(reader, x, y, side_px) for x, y in self.plan.tiles]
         self.model.renderer.learn_slide(np.stack(tiles))
         return self.model.renderer
 
@@ -312,6 +328,7 @@ class _SlideJob:
             "icc_profile": _fate_of_profile(self.icc_profile, spec.icc_profile),
             "mode": self.options.mode,
             **self.plan.to_json(),
+            "fidelity": self.fidelity(),
             "filled_rectangles_px": holes,
             "stamp": stamp,
         }
