@@ -19,10 +19,13 @@ from safetensors.torch import load_file, save_file
 
 from phantom_pictures import he_picture, on_glass
 from stainfuser import StainFuserPipeline
+from stainfuser.diffusion.benchmark_data import sheet_windows
 from stainfuser.diffusion.operator_mode import windows_of
 from stainfuser.errors import InputError
-from stainfuser.presets import HEAD_FOLDER, find_model, read_contents, shipped_presets
-from stainfuser.stain.metrics import ciede2000
+from stainfuser.io.image_collection import read_entry, read_split_table
+from stainfuser.presets import HEAD_FOLDER, PRETRAINED, find_model, read_contents, shipped_presets
+from stainfuser.stain.benchmark_tasks import background_change
+from stainfuser.stain.metrics import ciede2000, gradient_correlation
 from tiny_pipeline import untrained_pipeline
 
 MAX_BYTES = 20e6
@@ -223,6 +226,22 @@ def test_immunohistochemistry_is_left_alone(pipe, target, shared_data, name):
     moved = np.abs(output.images[0].astype(int) - picture).mean()
     assert any("does not look like H&E" in remark for remark in output.remarks[0])
     assert moved < 5
+
+
+def test_structure_and_glass_survive_the_hardest_pairs_known(pipe, shared_data):
+    names = (
+        ("images/histolab/very-low-nuclei-score-level0.png", "nuclei/TCGA-S4-A8RO.zip"),
+        ("images/torchstain/target.png", "images/histolab/medium-nuclei-score-level0.png"),
+    )
+    entries = {e.file: e for e in read_split_table(PRETRAINED / "data_split.csv")}
+    needed = {name: entries[name] for pair in names for name in pair}
+    windows = sheet_windows({n: read_entry(shared_data, e) for n, e in needed.items()})
+    for source, target in names:
+        before = windows[source]
+        after = pipe(before, windows[target], output_type="np", mode="operator").images[0]
+        assert gradient_correlation(before, after) >= 0.955
+        change = background_change(before, after)
+        assert change != change or change <= 1.8
 
 
 @pytest.mark.parametrize(
