@@ -23,6 +23,7 @@ from stainfuser.stain.nucleus_phantoms import NUCLEUS_CLASSES, classified_labels
 from stainfuser.stain.nucleus_targets import at_mpp
 from stainfuser.stain.phantom_laboratories import LABORATORIES, find_laboratory
 from stainfuser.stain.phantom_optics import render
+from stainfuser.stain.phantom_tissue import Section
 
 PHANTOMS, AS_SCANNED = "phantoms", "as scanned"
 # Part of the groups of a data set that is tested on, where no laboratory is named to train on.
@@ -58,12 +59,18 @@ def phantom_data(seed: int, laboratory: str, amounts: Amounts) -> DownstreamData
     away = [name for name in LABORATORIES if name != laboratory]
     images, labels, original, shifts, tiles = [], [], [], [], []
     for number in range(amounts.test_tiles):
-        section = grow_tissue(generator(seed, "downstream", "test", number), side, mpp)
-        at_home = render(section, home, generator(seed, "downstream", "noise", number, laboratory))
-        for name in away:
+        section = grow_tissue(generator(seed, "downstream", "test", number), 2 * side, mpp)
+        truth = classified_labels(section)
+        window = _fullest(truth, side)
+
+        def painted(name: str, section: Section = section, number: int = number) -> Image:
             noise = generator(seed, "downstream", "noise", number, name)
-            images.append(render(section, LABORATORIES[name], noise))
-            labels.append(classified_labels(section))
+            return render(section, LABORATORIES[name], noise)
+
+        at_home = painted(laboratory)[window]
+        for name in away:
+            images.append(painted(name)[window])
+            labels.append(truth[window])
             original.append(at_home)
             shifts.append(name)
             tiles.append(f"section-{number + 1}")
@@ -85,6 +92,11 @@ def phantom_data(seed: int, laboratory: str, amounts: Amounts) -> DownstreamData
         tuple(tiles),
         references,
     )
+
+
+def _fullest(labels: Labels, side: int) -> tuple[slice, slice]:
+    """Return the window of `side` px, of those that tile an image, with most px of nuclei."""
+    return max(_windows(labels, side), key=lambda window: int((labels[window][..., 0] > 0).sum()))
 
 
 def nucleus_set_data(
@@ -187,13 +199,17 @@ def _collect(found: NucleusSet, rows: Sequence[int], amounts: Amounts, most: int
 
 def _tiles(rgb: Image, labels: Labels, side: int) -> list[tuple[Image, Labels]]:
     """Cut tiles that do not overlap; what is left over at the right and below is dropped."""
-    rows, columns = (length // side for length in rgb.shape[:2])
-    windows = [
+    return [(rgb[window], labels[window]) for window in _windows(labels, side)]
+
+
+def _windows(labels: Labels, side: int) -> list[tuple[slice, slice]]:
+    """Return the windows of `side` px that lie side by side from the upper left corner on."""
+    rows, columns = (length // side for length in labels.shape[:2])
+    return [
         (slice(side * row, side * (row + 1)), slice(side * column, side * (column + 1)))
         for row in range(rows)
         for column in range(columns)
     ]
-    return [(rgb[window], labels[window]) for window in windows]
 
 
 def _draw_maps(

@@ -9,6 +9,7 @@ augmentation on purpose: it is to depend on the stain it was trained on as publi
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -129,7 +130,8 @@ def save_segmenter(network: Segmenter, folder: Path, stamp: Mapping[str, str]) -
 
     state = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
     with atomic_path(folder / WEIGHTS) as partial:
-        save_file(state, partial, metadata=dict(stamp))
+        # One entry: several are written in an order that changes from run to run.
+        save_file(state, partial, metadata={"stamp": json.dumps(dict(stamp), sort_keys=True)})
     write_json(folder / CONFIG, dataclasses.asdict(network.params))
 
 
