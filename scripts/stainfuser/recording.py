@@ -12,6 +12,7 @@ import contextlib
 import os
 import platform
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,7 +33,7 @@ RECORDS = Path("results/provenance/jobs")
 MEMORY = Path(".snakemake/stainfuser/hashes")
 CHECKSUM = "record_sha256"
 # What differs between two identical runs.
-OF_THIS_RUN = ("started", "ended", "host", CHECKSUM)
+OF_THIS_RUN = ("started", "ended", "seconds", "host", CHECKSUM)
 
 
 @contextlib.contextmanager
@@ -65,20 +66,23 @@ class JobRecord:
     def __init__(self, snakemake: Any, also_made: Iterable[str | Path] = ()) -> None:
         self.snakemake = snakemake
         self.also_made = [str(path) for path in also_made]
-        self.started = _now()
+        self.started, self.begun_s = _now(), time.monotonic()
         self.memory = HashMemory(MEMORY if MEMORY.parent.parent.is_dir() else None)
         self.path = record_path(snakemake.rule, _items(snakemake.wildcards))
         self.path.unlink(missing_ok=True)  # of outputs that are about to be made again
         self.inputs = [self._describe_input(*item) for item in _named_files(snakemake.input)]
         self._check_what_was_given()
+        self.ready_s = time.monotonic()
 
     def write(self) -> None:
         """Fingerprint the outputs and write the record; nothing where a rule makes no file."""
         made = _named_files(self.snakemake.output) + [("also", path) for path in self.also_made]
         if not made:
             return
+        done_s = time.monotonic()
         outputs = [self._describe_output(name, path) for name, path in made]
-        content = {**self._settings(), **self._run(), "inputs": self.inputs, "outputs": outputs}
+        content = {**self._settings(), "inputs": self.inputs, "outputs": outputs}
+        content |= self._run(done_s)
         write_json(self.path, {**content, CHECKSUM: sha256_content(content)})
 
     def _settings(self) -> dict[str, Any]:
@@ -97,8 +101,13 @@ class JobRecord:
             "environment": {"lock_sha256": environment_sha256(), "differs": other_packages()},
         }
 
-    def _run(self) -> dict[str, Any]:
-        return {"started": self.started, "ended": _now(), "host": host_class()}
+    def _run(self, done_s: float) -> dict[str, Any]:
+        """Return when and where the job ran, and what of its time the record took."""
+        now_s = time.monotonic()
+        record_s = (self.ready_s - self.begun_s) + (now_s - done_s)
+        seconds = {"job": round(now_s - self.begun_s, 3), "record": round(record_s, 3)}
+        times = {"started": self.started, "ended": _now(), "seconds": seconds}
+        return {**times, "host": host_class()}
 
     def _describe_input(self, name: str, path: str) -> dict[str, Any]:
         found = fingerprints.fingerprint(path, self.memory)

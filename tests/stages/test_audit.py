@@ -190,9 +190,9 @@ def test_other_code_is_named(given, monkeypatch):
     with pytest.raises(StainFuserError):
         audit_run(given)
     findings = audit_run.found["findings"]
-    assert {one["subject"] for one in findings if one["kind"] == "other code"} >= {
-        "normalize_slide"
-    }
+    said = next(one["sentence"] for one in findings if one["kind"] == "other code")
+    assert "normalize_slide" in said
+    assert "files are as they were made, but made by other code" in PAGE.read_text()
     assert "ran with other code than is checked out now" in PAGE.read_text()
     assert "ffffffffffff now" in PAGE.read_text()
 

@@ -40,10 +40,16 @@ def verdict_sentence(judgement: Judgement) -> str:
             f", {slides} normalised slide{'s' if slides != 1 else ''} among them" if slides else ""
         )
         return f"Intact: everything is as it was made{also}."
+    count = f"{len(faults)} finding{'s' if len(faults) != 1 else ''}"
+    if judgement.are_files_intact:
+        return (
+            "Not intact: files are as they were made, but made by other code or with another "
+            f"configuration than now: {count}."
+        )
     bad = sum(not verdict.is_intact for verdict in judgement.verdicts)
     which = f"; {bad} of {len(judgement.verdicts)} normalised slides" if judgement.verdicts else ""
     which = f"{which} are not vouched for" if which else ""
-    return f"Not intact: {len(faults)} finding{'s' if len(faults) != 1 else ''}{which}."
+    return f"Not intact: {count}{which}."
 
 
 def _finding_lines(judgement: Judgement) -> Iterator[str]:

@@ -113,23 +113,23 @@ def check_inputs(ledger: Ledger, jobs: Iterable[Job], rehasher: Rehasher) -> Ite
 
 def check_code(jobs: Iterable[Job], now: Now) -> Iterator[Finding]:
     """Jobs that ran with other code, or in another environment, than is checked out."""
-    code: dict[tuple[str, str], list[Job]] = defaultdict(list)
-    locks: dict[tuple[str, str], list[Job]] = defaultdict(list)
+    code: dict[str, list[Job]] = defaultdict(list)
+    locks: dict[str, list[Job]] = defaultdict(list)
     for job in jobs:
         if job.sources_sha256 != now.sources_sha256:
-            code[job.rule, job.content["software"].get("commit", "unknown")].append(job)
+            code[job.content["software"].get("commit", "unknown")].append(job)
         lock = job.content.get("environment", {}).get("lock_sha256", "unknown")
         if lock != now.lock_sha256:
-            locks[job.rule, lock].append(job)
-    for (rule, commit), found in sorted(code.items()):
+            locks[lock].append(job)
+    for commit, found in sorted(code.items()):
         versions = f"commit {_short(commit)} then, {_short(now.commit)} now"
         if commit == now.commit:
             versions = f"commit {_short(commit)}, edited since"
-        sentence = f"{_count(found)} ran with other code than is checked out now ({versions})"
-        yield Finding("other code", rule, sentence, _records(found))
-    for (rule, lock), found in sorted(locks.items()):
-        sentence = f"{_count(found)} ran with packages pinned otherwise (lock {_short(lock)})"
-        yield Finding("other environment", rule, sentence, _records(found))
+        sentence = f"{_rules(found)} ran with other code than is checked out now ({versions})"
+        yield Finding("other code", "code", sentence, _records(found))
+    for lock, found in sorted(locks.items()):
+        sentence = f"{_rules(found)} ran with packages pinned otherwise (lock {_short(lock)})"
+        yield Finding("other environment", "packages", sentence, _records(found))
 
 
 def check_configuration(jobs: Iterable[Job], now: Now) -> Iterator[Finding]:
@@ -290,6 +290,10 @@ def _name(job: Job) -> str:
 
 def _count(jobs: list[Job]) -> str:
     return f"{len(jobs)} job{'s' if len(jobs) != 1 else ''}"
+
+
+def _rules(jobs: list[Job]) -> str:
+    return f"{_count(jobs)} ({', '.join(sorted({job.rule for job in jobs}))})"
 
 
 def _records(jobs: Iterable[Job]) -> tuple[str, ...]:

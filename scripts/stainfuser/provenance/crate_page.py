@@ -45,8 +45,20 @@ def page_facts(ledger: Ledger) -> dict[str, Any]:
         "code": _code(jobs),
         "environments": sorted({_lock(job)[:SHOWN_DIGITS] for job in jobs}),
         "hosts": sorted({_host(job) for job in jobs}),
+        "cost": cost_of_recording(ledger),
         "bad": [f"{bad.record}: {bad.reason}" for bad in ledger.bad],
     }
+
+
+def cost_of_recording(ledger: Ledger) -> str:
+    """Return in a sentence what of the jobs' time their records took."""
+    spent = [job.content.get("seconds", {}) for job in ledger.jobs]
+    jobs_s, records_s = (sum(one.get(key, 0.0) for one in spent) for key in ("job", "record"))
+    share = 100 * records_s / jobs_s if jobs_s else 0.0
+    return (
+        f"{len(ledger.jobs)} jobs took {jobs_s:.1f} s, {records_s:.1f} s of it ({share:.1f} %) for "
+        "their records, hashing included"
+    )
 
 
 def _given(ledger: Ledger, jobs: list[Job]) -> list[Item]:

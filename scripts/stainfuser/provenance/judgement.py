@@ -9,6 +9,8 @@ from typing import Any
 from stainfuser.provenance.findings import Finding
 from stainfuser.provenance.ledger import Item, Job, Ledger
 
+# What speaks of how something was made, and not against what lies there.
+OTHERWISE = ("other code", "other configuration")
 # Rules whose outputs are what a user takes away.
 FINAL_RULES = ("normalize_slide", "normalize_images")
 # Only these outputs of them are slides; the others describe them.
@@ -56,9 +58,10 @@ class Judgement:
         """Tell whether nothing speaks against anything."""
         return not any(finding.is_fault for finding in self.findings)
 
-    def of_record(self, record: str) -> list[Finding]:
-        """Return the faults of one job."""
-        return [one for one in self.findings if one.is_fault and record in one.records]
+    @property
+    def are_files_intact(self) -> bool:
+        """Tell whether the files are as they were made, though perhaps not as now they would be."""
+        return all(one.kind in OTHERWISE for one in self.findings if one.is_fault)
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON-able form."""
@@ -76,7 +79,7 @@ def judge_slides(ledger: Ledger, jobs: list[Job], findings: Iterable[Finding]) -
     own: dict[str, list[str]] = {}
     for finding in findings:
         for record in finding.records if finding.is_fault else ():
-            own.setdefault(record, []).append(str(finding))
+            own.setdefault(record, []).append(f"{finding.kind}: {finding.subject}")
     reasons: dict[int, list[str]] = {}
     verdicts = []
     for job in jobs:

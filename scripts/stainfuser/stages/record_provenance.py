@@ -13,7 +13,7 @@ from stainfuser.code_version import CHECKOUT, LOCK_FILES
 from stainfuser.errors import InputError
 from stainfuser.files import atomic_path, sha256_file
 from stainfuser.logs import LOGGER
-from stainfuser.provenance.crate_page import page_facts
+from stainfuser.provenance.crate_page import cost_of_recording, page_facts
 from stainfuser.provenance.judgement import Judgement
 from stainfuser.provenance.ledger import Ledger, read_ledger
 from stainfuser.provenance.lineage import draw_lineage, lineage_nodes
@@ -71,9 +71,8 @@ def record_provenance(
     _write_text(picture_path, picture)
     _write_text(page_path, _page(ledger, picture, facts))
     _write_text(crate_path, _as_lines(crate))
-    LOGGER.info(
-        "%d jobs recorded; SHA-256 of the crate: %s", len(ledger.jobs), sha256_file(crate_path)
-    )
+    LOGGER.info("%s", cost_of_recording(ledger))
+    LOGGER.info("SHA-256 of the crate, to be noted elsewhere: %s", sha256_file(crate_path))
 
 
 def _without_own(ledger: Ledger, crate_path: Path) -> Ledger:
