@@ -40,6 +40,8 @@ class Arm:
         True for arms that get at most `evaluate.slow_arm_tiles` tiles of a slide.
     is_ours
         True for what StainFuser makes.
+    competes
+        False for references that do not normalise.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Arm:
     steps: int | None = None
     is_slow: bool = False
     is_ours: bool = False
+    competes: bool = True
 
 
 def _needs(*names: str) -> frozenset[str]:
@@ -73,7 +76,7 @@ def _render(steps: int, colour: str) -> Arm:
 
 
 _ARMS = (
-    Arm("identity", "Untouched", "#8a8794", "The source as it is."),
+    Arm("identity", "Untouched", "#8a8794", "The source as it is.", competes=False),
     Arm(
         "ruifrok",
         "Ruifrok",
@@ -118,6 +121,7 @@ _ARMS = (
         "The source through the model's autoencoder and back; the stain is not changed.",
         "the floor under every latent model",
         _needs("model"),
+        competes=False,
     ),
     Arm(
         "nst_vae",
@@ -192,6 +196,7 @@ _ARMS = (
         "#2b2733",
         "The same tissue in the target laboratory's stain.",
         needs=_needs("truth"),
+        competes=False,
     ),
 )
 ARMS = {arm.name: arm for arm in _ARMS}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 TABLE_COLUMNS = ("method", "target", "slide", "tile", "metric", "value", "note")
 # The target of the summary that pools all others, where there are several.
@@ -230,3 +231,12 @@ def known_order(names: Iterable[str], known: Mapping[str, object]) -> list[str]:
 def paired_name(metric: str, ours: str) -> str:
     """Return the name of a metric's difference to one of our arms, on the tiles of both."""
     return f"{metric}_minus_{ours}"
+
+
+def number(text: Any) -> float | None:
+    """Return a text as a finite number, or None."""
+    try:
+        value = float(text)
+    except (TypeError, ValueError):
+        return None
+    return value if abs(value) != float("inf") and value == value else None

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from stainfuser.evaluation_arms import ARMS, Arm, arm_named
-from stainfuser.evaluation_terms import METRIC_BY_NAME, Metric, known_order
+from stainfuser.evaluation_terms import ALL_TARGETS, METRIC_BY_NAME, Metric, known_order, number
 from stainfuser.files import read_json
 
 GROUP_TITLES = {
@@ -22,8 +22,6 @@ GROUP_TITLES = {
     "source": ("Is the tissue still itself", "the slide before"),
     "target": ("Does it look like the target", "the reference image"),
 }
-# Rows of a metric table that are no competitors.
-REFERENCES = ("identity", "truth")
 VALIDATION_ARMS = {
     "identity": "Untouched",
     "autoencoder": "Through the autoencoder only",
@@ -92,7 +90,7 @@ def read_rows(path: str | Path | None) -> list[dict[str, str]]:
 def metric_tables(rows: Sequence[dict[str, str]]) -> dict[str, list[MetricTable]]:
     """Return target → its tables, from the rows of ``evaluation/summary.csv``."""
     tables: dict[str, list[MetricTable]] = {}
-    for target in sorted({row["target"] for row in rows}):
+    for target in sorted({row["target"] for row in rows} - {ALL_TARGETS}):
         own = {(r["method"], r["metric"]): r for r in rows if r["target"] == target}
         groups = [_metric_table(against, own) for against in GROUP_TITLES]
         tables[target] = [table for table in groups if table.rows]
@@ -127,7 +125,7 @@ def _best_method(
     The source and the truth are references, not competitors.
     """
     rows = {method: own.get((method, metric.name)) for method in methods}
-    rows = {method: row for method, row in rows.items() if row and method not in REFERENCES}
+    rows = {method: row for method, row in rows.items() if row and arm_named(method).competes}
     most = max((int(row["n"]) for row in rows.values()), default=0)
     values = {
         method: value
@@ -147,15 +145,6 @@ def _cell(row: dict[str, str], metric: Metric, is_best: bool) -> Cell:
         return Cell("identical", "", False)
     text = [f"{each:.{metric.digits}f}" for each in (value, low, high)]
     return Cell(text[0], f"{text[1]} \u2013 {text[2]}", is_best)
-
-
-def number(text: Any) -> float | None:
-    """Return a text as a finite number, or None."""
-    try:
-        value = float(text)
-    except (TypeError, ValueError):
-        return None
-    return value if abs(value) != float("inf") and value == value else None
 
 
 def validation_rows(path: str | Path | None) -> list[tuple[str, int, list[tuple[str, list[str]]]]]:
@@ -245,6 +234,7 @@ def mean_of(values: Iterable[float | None]) -> float | None:
 def headline(rows: Sequence[dict[str, str]]) -> list[tuple[str, str, str]]:
     """Return (number, what it is, compared with what) of the delivered slides."""
     wanted = ("ciede2000_truth", "gradient_correlation_source", "style_distance_target")
+    rows = [row for row in rows if row["target"] != ALL_TARGETS]
     found = []
     for name in wanted:
         metric = METRIC_BY_NAME[name]
@@ -268,6 +258,7 @@ def training_outcome(
     if validation_path is not None and Path(validation_path).is_file() and initial_model:
         sentences += _against_its_start(read_json(validation_path))
     truth = [row for row in rows if row["metric"] == "ciede2000_truth"]
+    truth = [row for row in truth if row["target"] != ALL_TARGETS]
     own = _mean_value(truth, "trained")
     known = (_mean_value(truth, name) for name in ("operator", "render_1"))
     used = next((value for value in known if value is not None), None)

@@ -24,6 +24,11 @@ rule render_report:
             "results/evaluation/overview.png",
             "results/evaluation/examples.png",
         ],
+        arm=arm_records,
+        consistency=consistency_reports,
+        downstream=if_all_arms_or_present(
+            "results/evaluation/downstream/summary.csv"
+        ),
     output:
         report=report(
             "results/report/index.html",

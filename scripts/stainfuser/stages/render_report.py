@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from markupsafe import Markup
 
 from stainfuser import __version__
+from stainfuser.board_picture import draw_board
 from stainfuser.embedded_pictures import Picture, embed_file, embed_photo
 from stainfuser.errors import StainFuserError
+from stainfuser.evaluation_board import make_board
 from stainfuser.failures import left_out, read_index
 from stainfuser.files import atomic_path, read_json
 from stainfuser.io.before_after import BeforeAfter, read_before_after
@@ -88,6 +91,9 @@ def render_report(
     validation_path: str | Path | None,
     summary_path: str | Path | None,
     evaluation_pictures: Sequence[str | Path],
+    arm_record_paths: Sequence[str | Path],
+    consistency_paths: Sequence[str | Path],
+    downstream_path: str | Path | None,
     benchmarks_dir: str | Path,
     report_path: str | Path,
     thumbnail_px: int,
@@ -105,7 +111,9 @@ def render_report(
         Slide name → its source; it is opened for the pictures and named nowhere.
     overlay_paths, target_paths, montage_paths, sheet_paths
         Mask overlays, target images, cluster montages and contact sheets of pairs.
-    scores_path, losses_path, validation_path, summary_path
+    arm_record_paths, consistency_paths
+        JSON of apply_arm, and of check_consistency.
+    scores_path, losses_path, validation_path, summary_path, downstream_path
         Tables; None where the run did not make them.
     training_pictures, evaluation_pictures
         Pictures of the training and of the evaluation, known by their file names.
@@ -128,12 +136,17 @@ def render_report(
         for record in progress(chosen, "before and after", len(chosen))
     ]
     summary = read_rows(summary_path)
+    arm_records = [record for path in arm_record_paths if (record := _read_record(path))]
+    board = make_board(summary, arm_records, read_rows(downstream_path))
     content = {
         **_describe_run(config, index_path, failed_dir, os.path.getmtime(config_path)),
         **_describe_targets(target_paths),
         "records": records,
         "modes": Counter(_mode(record) for record in records),
         "cards": cards,
+        "board": board,
+        "board_picture": Markup(draw_board(board)),
+        "consistency": [found for path in consistency_paths if (found := _read_record(path))],
         "headline": headline(summary),
         "metric_tables": metric_tables(summary),
         "has_truth": any(row["metric"].endswith("_truth") for row in summary),
