@@ -23,6 +23,7 @@ include: "workflow/rules/baselines.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/downstream.smk"
 include: "workflow/rules/ablation.smk"
+include: "workflow/rules/studies.smk"
 include: "workflow/rules/report.smk"
 include: "workflow/rules/benchmark.smk"
 include: "workflow/rules/provenance.smk"
@@ -40,6 +41,7 @@ localrules:
     evaluate,
     downstream,
     ablation,
+    studies,
     report,
     audit,
 
@@ -126,6 +128,15 @@ rule downstream:
 rule ablation:
     input:
         "results/ablation/summary.csv",
+
+
+# A written answer to each of three open questions, with its numbers.
+rule studies:
+    input:
+        expand(
+            "results/studies/{study}.md",
+            study=("latent_detail", "data_diversity", "scanner_variation"),
+        ),
 
 
 # The self-contained report.

@@ -171,6 +171,7 @@ STAGES_OF = {
     ],
     "baselines": ["train_baseline"],
     "ablation": ["make_ablation_phantoms", "train_ablation", "summarize_ablation"],
+    "studies": ["study_latent_detail", "study_data_diversity", "study_scanner_variation"],
     "report": ["render_report"],
     "provenance": ["record_provenance"],
     "benchmark_slides": ["benchmark_slides"],

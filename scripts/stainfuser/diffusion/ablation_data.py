@@ -8,18 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stainfuser.diffusion.pairs import PairImages, Split
-from stainfuser.errors import ConfigError
+from stainfuser.errors import ConfigError, InputError
 from stainfuser.seeds import derive_seed, generator
 from stainfuser.stain.optical_density import rgb_to_od
 from stainfuser.stain.phantom_grid import SUBSTANCES, Grid
 from stainfuser.stain.phantom_laboratories import Laboratory
-from stainfuser.stain.phantom_layout import target_composition
+from stainfuser.stain.phantom_layout import Composition, target_composition
 from stainfuser.stain.phantom_optics import render
 from stainfuser.stain.phantom_tissue import Section, build_section
 from stainfuser.stain.phantom_unseen import draw_laboratory, with_scanner_optics
@@ -30,6 +31,7 @@ from stainfuser.stain.style import class_guided
 # 40x; 20x is every tile averaged by two.
 MPP = 0.25
 SECTION_TILES = 4
+REGION_SECTION_PX = 768
 # Rendered around a tile, px, for blur and glare.
 MARGIN_PX = 16
 MIN_TISSUE_FRACTION, ATTEMPTS = 0.3, 16
@@ -46,7 +48,8 @@ class AblationPhantoms:
 
     `source` (N): tiles, `laboratory` (N) the number of the one that painted each; `target` (T);
     `rows` (T, K): the sources that were painted in each target's laboratory, `truth` (T, K).
-    `test_*` (M): other sections in other laboratories, `test_laboratory` (M) that of the target.
+    `test_*` (M): other sections in other laboratories, `test_laboratory` (M) that of the target,
+    `test_nuclei` (M, S, S) the number of the nucleus each px of the test's sources belongs to.
     """
 
     source: Images
@@ -58,6 +61,7 @@ class AblationPhantoms:
     test_target: Images
     test_truth: Images
     test_laboratory: NDArray[np.int64]
+    test_nuclei: NDArray[np.uint16]
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """Return name → array."""
@@ -73,13 +77,21 @@ def draw_phantoms(
     sources_per_target: int,
     test_pairs: int,
     seed: int,
+    composition: Composition | None = None,
 ) -> AblationPhantoms:
-    """Grow sections and paint tiles of them; every third test pair shares a target laboratory."""
+    """Grow sections and paint tiles of them; about three test pairs share a target laboratory.
+
+    Sources show tissue of `composition` (None: every kind), targets always every kind. The
+    laboratories do not depend on it.
+    """
 
     def rng(*purpose: object) -> np.random.Generator:
         return generator(seed, "ablation", *purpose)
 
-    grown = [_grow(tile_px, rng("section", number)) for number in range(sections)]
+    mixed = [_grow(tile_px, rng("section", number)) for number in range(sections)]
+    grown = mixed
+    if composition is not None:
+        grown = [_grow(tile_px, rng("section", n), composition) for n in range(sections)]
     scanners = [draw_laboratory(rng("scanner", n)) for n in range(SOURCE_LABORATORIES)]
     laboratory = np.arange(sources) % SOURCE_LABORATORIES
     parts = [_cut(grown, tile_px, rng("source", n)) for n in range(sources)]
@@ -91,15 +103,27 @@ def draw_phantoms(
     target, rows, truth = [], [], []
     for number in range(targets):
         painter = draw_laboratory(rng("target laboratory", number))
-        part = _cut(grown, tile_px, rng("target", number))
+        part = _cut(mixed, tile_px, rng("target", number))
         target.append(_paint(part, painter, seed, "target", number))
         chosen = np.sort(rng("rows", number).permutation(sources)[:count])
         rows.append(chosen)
         truth.append([_truth(parts[n], painter, scanners[laboratory[n]], seed, n) for n in chosen])
-    test = _draw_test(tile_px, test_pairs, seed)
+    test = _draw_test(tile_px, test_pairs, seed, composition)
     return AblationPhantoms(
         np.stack(source), laboratory, np.stack(target), np.stack(rows), np.array(truth), *test
     )
+
+
+def read_phantoms(path: str | Path) -> AblationPhantoms:
+    """Read the file that `make_ablation_phantoms` wrote; raises `InputError` if it is another."""
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            return AblationPhantoms(**{name: values[()] for name, values in file.items()})
+    except (OSError, TypeError) as error:
+        wrong = f"it does not hold the ablation's phantoms ({error})"
+        raise InputError(path, wrong, "delete it and run again") from None
 
 
 class AblationPairs:
@@ -201,30 +225,41 @@ def _neural_transfer(
 
 
 def _draw_test(
-    tile_px: int, count: int, seed: int
-) -> tuple[Images, Images, Images, NDArray[np.int64]]:
-    """Return sources, targets, truths and target laboratories of other sections."""
+    tile_px: int, count: int, seed: int, composition: Composition | None
+) -> tuple[Images, Images, Images, NDArray[np.int64], NDArray[np.uint16]]:
+    """Return sources, targets, truths, target laboratories and nuclei of other sections."""
 
     def rng(*purpose: object) -> np.random.Generator:
         return generator(seed, "ablation", "test", *purpose)
 
     groups = max(count // 3, 1)
-    grown = [_grow(tile_px, rng("section", number)) for number in range(2)]
+    mixed = [_grow(tile_px, rng("section", number)) for number in range(2)]
+    grown = mixed
+    if composition is not None:
+        grown = [_grow(tile_px, rng("section", number), composition) for number in range(2)]
     laboratory = np.arange(count) % groups
-    source, target, truth = [], [], []
+    source, target, truth, nuclei = [], [], [], []
     for number, group in enumerate(laboratory):
         here, there = draw_laboratory(rng("here", number)), draw_laboratory(rng("there", group))
         part = _cut(grown, tile_px, rng("source", number))
         source.append(_paint(part, here, seed, "test", number))
         truth.append(_truth(part, there, here, seed, "test", number))
-        other = _cut(grown, tile_px, rng("target", number))
+        nuclei.append(part.labels[MARGIN_PX:-MARGIN_PX, MARGIN_PX:-MARGIN_PX])
+        other = _cut(mixed, tile_px, rng("target", number))
         target.append(_paint(other, there, seed, "test target", number))
-    return np.stack(source), np.stack(target), np.stack(truth), laboratory
+    images = (np.stack(source), np.stack(target), np.stack(truth))
+    return *images, laboratory, np.stack(nuclei)
 
 
-def _grow(tile_px: int, rng: np.random.Generator) -> Section:
-    grid = Grid(SECTION_TILES * tile_px, MPP)
-    return build_section(rng, grid, target_composition(grid), artefacts=False)
+def _grow(
+    tile_px: int, rng: np.random.Generator, composition: Composition | None = None
+) -> Section:
+    side_px = SECTION_TILES * tile_px
+    if composition is not None:
+        # Regions of one tissue have a size of their own, whatever the tiles'.
+        side_px = max(side_px, REGION_SECTION_PX)
+    grid = Grid(side_px, MPP)
+    return build_section(rng, grid, composition or target_composition(grid), artefacts=False)
 
 
 def _cut(sections: list[Section], tile_px: int, rng: np.random.Generator) -> Section:

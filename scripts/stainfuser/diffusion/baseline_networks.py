@@ -31,8 +31,9 @@ from stainfuser.nn.translators import (
     judged_frozen,
 )
 
-# CycleGAN's weights of the cycle and of the identity, relative to the adversarial loss.
-CYCLE, SAME = 3.0, 1.0
+# Weights of the cycle and of the identity beside the adversarial loss: half of CycleGAN's, so that few
+# steps go far enough.
+CYCLE, SAME = 5.0, 2.0
 # Pix2Pix' scale of the supervised loss, lowered to the size of the others.
 SUPERVISED, CONSISTENT, HISTOGRAM = 10.0, 5.0, 1.0
 # How strongly inputs are recoloured (1: as wide as laboratories).

@@ -6,13 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import h5py
-
 from stainfuser.ablation_plan import plain_instance
-from stainfuser.diffusion.ablation_data import AblationPhantoms
+from stainfuser.diffusion.ablation_data import read_phantoms
 from stainfuser.diffusion.ablation_training import measured_rows, trained_model
 from stainfuser.diffusion.torch_threads import reproducible
-from stainfuser.errors import InputError, StainFuserError
+from stainfuser.errors import StainFuserError
 from stainfuser.files import sha256_file, write_json
 from stainfuser.logs import LOGGER
 from stainfuser.stamps import make_stamp
@@ -54,7 +52,7 @@ def train_ablation(
     failure = None
     try:
         with reproducible(threads):
-            phantoms = _read(phantoms_path)
+            phantoms = read_phantoms(phantoms_path)
             key = stamp["phantoms_sha256"]
             model = trained_model(instance, phantoms, train, pairs, key, Path(work_dir), seed)
             rows = measured_rows(model, phantoms, instance["run_px"], instance["sampling_steps"])
@@ -63,12 +61,3 @@ def train_ablation(
         LOGGER.warning("this instance failed: %s", failure)
     outcome = {"instance": instance, "rows": rows, "failure": failure, "stamp": stamp}
     write_json(outcome_path, outcome)
-
-
-def _read(path: str | Path) -> AblationPhantoms:
-    try:
-        with h5py.File(path, "r") as file:
-            return AblationPhantoms(**{name: values[()] for name, values in file.items()})
-    except (OSError, TypeError) as error:
-        wrong = f"it does not hold the ablation's phantoms ({error})"
-        raise InputError(path, wrong, "delete it and run again") from None
