@@ -26,9 +26,7 @@ rule render_report:
         ],
         arm=arm_records,
         consistency=consistency_reports,
-        downstream=if_all_arms_or_present(
-            "results/evaluation/downstream/summary.csv"
-        ),
+        downstream=if_all_arms_or_present("results/evaluation/downstream/summary.csv"),
     output:
         report=report(
             "results/report/index.html",
