@@ -118,8 +118,9 @@ def scores(folder: Path, arms: list[str], out: Path) -> pd.DataFrame:
 def test_phantoms_are_the_same_tissue_under_every_shift(folder):
     data = read_downstream(folder / "data.h5")
     assert data.train_images.shape == (3, 96, 96, 3) and data.train_labels.shape == (3, 96, 96, 2)
-    assert data.test_shift == ("cedar", "fjord", "mesa") * 2
-    assert data.test_tile == ("section-1",) * 3 + ("section-2",) * 3
+    assert data.test_shift == ("cedar", "fjord", "mesa", "unshifted") * 2
+    assert data.test_tile == ("section-1",) * 4 + ("section-2",) * 4
+    assert np.array_equal(data.test_images[3], data.test_original[0])
     assert np.array_equal(data.test_labels[0], data.test_labels[2])
     assert not np.array_equal(data.test_images[0], data.test_images[1])
     assert list(data.references) == ["reference-1", "reference-2"]
@@ -143,8 +144,8 @@ def test_the_network_learns(folder):
 def test_an_arm_without_targets_counts_for_each(folder):
     table = pd.read_parquet(folder / "identity.parquet")
     assert table.columns.tolist() == list(segment_arm_module.COLUMNS)
-    # 2 references x 2 tiles x 3 shifts x 3 classes.
-    assert len(table) == 36
+    # 2 references x 2 tiles x (3 shifts, unshifted) x 3 classes.
+    assert len(table) == 48
     first, second = (table[table["target"] == f"reference-{n}"] for n in (1, 2))
     assert np.array_equal(first["tp"], second["tp"])
 
@@ -168,7 +169,7 @@ def test_an_arm_that_is_not_available_is_named_and_the_others_are_scored(folder,
     assert nst["value"].isna().all() and (nst["n"] == 0).all()
     assert (summary[summary["method"] == "reinhard"]["n"] == 6).all()
     assert "mpq_plus_gain" in set(summary[summary["method"] == "reinhard"]["metric"])
-    assert len(pd.read_parquet(tmp_path / "scores.parquet")) == 3 * 36
+    assert len(pd.read_parquet(tmp_path / "scores.parquet")) == 3 * 48
 
 
 def test_an_arm_that_fails_is_named_and_nothing_is_raised(folder, tmp_path, monkeypatch):
@@ -202,8 +203,8 @@ def test_outlined_nuclei_are_divided_by_image_and_recoloured(tmp_path):
     options = {"dataset": str(tmp_path), "mpp": 0.25, "tile_px": 64, "train_tiles": 8}
     data = prepared(tmp_path / "data.h5", **options)
     assert (data.dataset, data.classes) == ("imagej", ("nucleus",))
-    assert len(data.train_images) == 8 and len(data.test_images) == 4
-    assert set(data.test_shift) == {"scanner-1", "spectral-2"}
+    assert len(data.train_images) == 8 and len(data.test_images) == 6
+    assert set(data.test_shift) == {"scanner-1", "spectral-2", "unshifted"}
     assert len(set(data.test_group)) == 1
     assert data.test_original is not None and (data.test_original != data.test_images).any()
     assert not np.array_equal(data.test_images[0], data.test_images[2])

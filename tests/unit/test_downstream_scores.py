@@ -55,6 +55,14 @@ def test_shifts_are_pooled_before_quality_is_computed():
     assert found["mpq_plus_pale"].value == 1.0 and found["mpq_plus_dark"].value == 0.0
 
 
+def test_unshifted_tiles_have_a_score_of_their_own_and_enter_no_other():
+    found = counts([[0.5, 1.0]])
+    rng = np.random.default_rng(0)
+    score = score_arm(found, None, np.arange(3), CLASSES, ("pale", "unshifted"), rng, 50, 0.95)
+    assert score["mpq_plus_mean"].value == pytest.approx(pq(0.5))
+    assert score["mpq_plus_unshifted"].value == 1.0
+
+
 def test_the_gain_is_paired():
     """Tiles differ by much more than arms do, and the interval of the gain does not see it."""
     random = np.random.default_rng(0)

@@ -18,6 +18,7 @@ from stainfuser.io.downstream_store import DownstreamData
 from stainfuser.io.nucleus_set import NucleusSet
 from stainfuser.logs import LOGGER
 from stainfuser.seeds import generator
+from stainfuser.stain.downstream_scores import UNSHIFTED
 from stainfuser.stain.held_out_recolouring import FAMILIES, draw_held_out
 from stainfuser.stain.nucleus_phantoms import NUCLEUS_CLASSES, classified_labels, grow_tissue
 from stainfuser.stain.nucleus_targets import at_mpp
@@ -68,8 +69,8 @@ def phantom_data(seed: int, laboratory: str, amounts: Amounts) -> DownstreamData
             return render(section, LABORATORIES[name], noise)
 
         at_home = painted(laboratory)[window]
-        for name in away:
-            images.append(painted(name)[window])
+        for name in [*away, UNSHIFTED]:
+            images.append(at_home if name == UNSHIFTED else painted(name)[window])
             labels.append(truth[window])
             original.append(at_home)
             shifts.append(name)
@@ -224,7 +225,7 @@ def _draw_maps(
     for number, family in enumerate(families, 1):
         maps[f"{family}-{number}"] = draw_held_out(sample, family, rng)
         LOGGER.info("recolouring %d of %d (%s) drawn", number, shifts, family)
-    return maps
+    return maps | {UNSHIFTED: lambda image: image}
 
 
 def _choose_references(train: Sequence[_Tile], count: int) -> dict[str, Image]:

@@ -18,7 +18,7 @@ from stainfuser.io.images import read_image
 from stainfuser.logs import LOGGER
 from stainfuser.pictures import contact_sheet, save_picture
 from stainfuser.seeds import generator
-from stainfuser.stain.downstream_scores import score_arm, undefined_scores
+from stainfuser.stain.downstream_scores import UNSHIFTED, score_arm, undefined_scores
 from stainfuser.stain.panoptic_quality import COUNTS
 
 COLUMNS = ("method", "dataset", "metric", "value", "ci_low", "ci_high", "n")
@@ -49,7 +49,7 @@ def score_downstream(
     scores_path
         Parquet: all counts.
     summary_path
-        CSV with `COLUMNS`; `n` is the number of test tiles, over all shifts. An arm that failed
+        CSV with `COLUMNS`; `n` is the number of tiles tested under a shift. An arm that failed
         has rows without a value and n = 0.
     figure_path, sheet_path
         PNG: mPQ+ of every arm; what is found in a tile of each shift after every arm.
@@ -99,7 +99,7 @@ def summarize(
             bootstrap_samples,
             confidence,
         )
-        size = len(found.tiles) * len(found.shifts)
+        size = len(found.tiles) * len(set(found.shifts) - {UNSHIFTED})
         rows += [(arm, dataset, name, *score, size) for name, score in scores.items()]
     return pd.DataFrame(rows, columns=list(COLUMNS))
 

@@ -28,6 +28,8 @@ MEAN, AREA, WORST, GAIN, F1 = (
     "mpq_plus_gain",
     "detection_f1",
 )
+# The shift of tiles that need no normalising. They have a score of their own and enter no other.
+UNSHIFTED = "unshifted"
 
 
 class Score(NamedTuple):
@@ -69,7 +71,8 @@ def score_arm(
     dict
         Over targets, of mPQ+ pooled over tiles and shifts: mean, area under the sorted curve, the
         worst; gain of the mean over `baseline`; F1 of detection in the right class, PQ of each
-        class and mPQ+ under each shift, each the mean over targets.
+        class and mPQ+ under each shift (and of tiles that are `UNSHIFTED`), each the mean over
+        targets.
     """
     drawn = resampling_weights(groups, rng, samples)
     weights = np.concatenate([np.ones((1, len(counts))), drawn])
@@ -93,7 +96,8 @@ def _all_scores(
 ) -> dict[str, NDArray[np.float64]]:
     """Return name → (B,): each row of `weights` (B, U) is one way to count the tiles."""
     by_shift = np.einsum("bu,uthck->bthck", weights, counts)
-    pooled = by_shift.sum(axis=2)
+    shifted = [index for index, name in enumerate(shifts) if name != UNSHIFTED]
+    pooled = by_shift[:, :, shifted].sum(axis=2)
     of_target = mean_panoptic_quality(pooled)
     per_class = _nan_mean(panoptic_quality(pooled))
     per_shift = _nan_mean(mean_panoptic_quality(by_shift))
