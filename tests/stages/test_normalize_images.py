@@ -1,59 +1,36 @@
 from __future__ import annotations
 
-from pathlib import Path
+import threading
 
 import numpy as np
 import pytest
-from normalize_files import MODEL_INDEX, OPTIONS
+from image_set_files import make_set
+from image_set_files import run_set as run
 from PIL import Image
 
 from fake_pipe import FakePipe, recolour
 from slide_files import tissue_picture
 from stainfuser.errors import InputError, SlideError
-from stainfuser.files import read_json, sha256_content, sha256_file, write_json
-from stainfuser.io.images import read_image, write_image
-from stainfuser.stages.normalize_images import normalize_images
+from stainfuser.files import exclusive_folder
+from stainfuser.io.images import read_image
 from stainfuser.stain.metrics import ciede2000_map
-
-
-def make_set(folder: Path, **pictures: np.ndarray) -> Path:
-    """Write images (`a_png` becomes a.png) and the probe's record of them."""
-    images = folder / "my tiles"
-    images.mkdir()
-    listed = []
-    for key, picture in pictures.items():
-        name = ".".join(key.rsplit("_", 1))
-        write_image(images / name, picture, quality=95)
-        size = {"width_px": picture.shape[1], "height_px": picture.shape[0]}
-        listed.append({"name": name, **size, "sha256": sha256_file(images / name)})
-    record = {"sha256": sha256_content(listed), "mpp": None, "images": listed, "left_out": []}
-    write_json(folder / "probe.json", record)
-    write_image(folder / "my target.png", tissue_picture(128))
-    (folder / "model").mkdir()
-    (folder / "model" / "model_index.json").write_text(MODEL_INDEX)
-    return images
-
-
-def run(folder: Path, pipe: FakePipe | None = None, **changes) -> dict:
-    given = {
-        "slide": "my tiles",
-        "slide_path": folder / "my tiles",
-        "json_path": folder / "probe.json",
-        "target_path": folder / "my target.png",
-        "model_dir": folder / "model",
-        "output_dir": folder / "out" / "my tiles",
-        "record_path": folder / "out" / "my tiles.json",
-        "work_dir": folder / "work",
-        "seed": 1,
-        "load_model": lambda *_: pipe or FakePipe(),
-        **OPTIONS,
-    }
-    normalize_images(**{**given, **changes})
-    return read_json(folder / "out" / "my tiles.json")
 
 
 def tile(seed: int, side_px: int = 200) -> np.ndarray:
     return np.ascontiguousarray(tissue_picture(600, seed)[150 : 150 + side_px, 180 : 180 + side_px])
+
+
+def test_another_run_in_the_same_work_folder_is_waited_for(tmp_path, caplog):
+    make_set(tmp_path, a_png=tile(1))
+    release = threading.Event()
+    with exclusive_folder(tmp_path / "work"):
+        thread = threading.Thread(target=lambda: (run(tmp_path), release.set()))
+        thread.start()
+        assert not release.wait(1.0)
+        assert not (tmp_path / "out" / "my tiles").exists()
+    thread.join(timeout=60)
+    assert release.is_set() and (tmp_path / "out" / "my tiles" / "a.png").exists()
+    assert "another process works here" in caplog.text
 
 
 @pytest.mark.parametrize("mode", ["operator", "render"])

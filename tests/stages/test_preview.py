@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from image_set_files import make_set, run_set
 from normalize_files import OPTIONS, Case, ink_picture
 from PIL import Image
 
@@ -95,6 +96,37 @@ def test_a_damaged_slide_and_one_without_tissue_have_a_preview(tmp_path):
     strip = preview(blank)
     assert np.abs(strip[:CELL_PX].astype(int) - strip[CELL_PX:]).max() <= 2
     assert read_json(blank.folder / "a.json")["mode_used"] == "unchanged"
+
+
+@pytest.mark.parametrize("image_operator", ["per_image", "per_folder"])
+def test_plain_images_are_shown_as_the_run_makes_them(tmp_path, image_operator):
+    folder = make_set(
+        tmp_path, **{f"{name}_png": tissue_picture(200, i) for i, name in enumerate("abcde")}
+    )
+    (folder / "c.png").write_bytes(b"cut off")
+    preview_slide(
+        slide="my tiles",
+        slide_path=folder,
+        json_path=tmp_path / "probe.json",
+        mask_path=tmp_path / "none.png",
+        target_path=tmp_path / "my target.png",
+        model_dir=tmp_path / "model",
+        strip_path=tmp_path / "a.jpg",
+        record_path=tmp_path / "a.json",
+        seed=1,
+        normalize_options={**OPTIONS, "image_operator": image_operator},
+        tiles=4,
+        cell_px=206,
+        load_model=lambda *_: FakePipe(),
+    )
+    run_set(tmp_path, image_operator=image_operator)
+    strip = read_image(tmp_path / "a.jpg")
+    assert strip.shape == (2 * 206, 5 * 206, 3)
+    for column, name in enumerate("abde"):  # c cannot be read
+        after = strip[206 + 3 : -3, column * 206 + 3 : column * 206 + 203]
+        made = read_image(tmp_path / "out" / "my tiles" / f"{name}.png")
+        assert np.median(ciede2000_map(after, made)) < 1.5
+    assert read_json(tmp_path / "a.json")["mode_used"] == "operator"
 
 
 def test_the_page_shows_every_slide_of_every_target_and_loads_nothing(case, tmp_path):

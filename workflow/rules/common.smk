@@ -162,7 +162,7 @@ def normalized_slides(wildcards):
 
 
 def slide_previews(wildcards):
-    slides = set(usable(("slide",)))
+    slides = set(usable(("slide", "images")))
     return [
         f"results/preview/{target}/{slide}.json"
         for slide, target in JOBS

@@ -14,7 +14,9 @@ from stainfuser.diffusion.changes import Change, Piece, make_change
 from stainfuser.diffusion.normalize_options import NormalizeOptions
 from stainfuser.diffusion.planning import Plan
 from stainfuser.diffusion.rendering import Renderer, TilesInMemory
+from stainfuser.diffusion.slide_planning import MaskedSlide
 from stainfuser.diffusion.slide_view import SlideView
+from stainfuser.diffusion.stage_model import StageModel
 from stainfuser.io.regions import RegionReader
 from stainfuser.io.slide_layout import Block
 from stainfuser.stain.blend import glass_to_tissue
@@ -24,6 +26,25 @@ from stainfuser.stain.structure_guard import guard_reach_px
 
 # Less tissue in a tile than this says little.
 LEAST_TISSUE_FRACTION = 0.1
+
+
+def fidelity_of(
+    plan: Plan,
+    masked: MaskedSlide,
+    model: StageModel,
+    options: NormalizeOptions,
+    reader: RegionReader,
+) -> dict[str, Any] | None:
+    """Return `measure_fidelity` of a slide; None where there is nothing to compare.
+
+    An operator that was fitted to the model has its residual instead.
+    """
+    is_told = options.fidelity_tiles and plan.operator_from == "head" and model.can_render
+    if not is_told:
+        return None
+    view = masked.view(plan.model_mpp)
+    renderer = model.taught_renderer(plan, view, reader, options)
+    return measure_fidelity(plan, view, options, renderer, reader)
 
 
 def measure_fidelity(

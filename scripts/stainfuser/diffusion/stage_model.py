@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from stainfuser.diffusion.normalize_options import NormalizeOptions
 from stainfuser.diffusion.planning import Plan, Sample, plan_by_head, plan_by_model
 from stainfuser.diffusion.rendering import Renderer
+from stainfuser.diffusion.slide_view import SlideView
 from stainfuser.errors import ConfigError
+from stainfuser.io.regions import RegionReader
 from stainfuser.presets import HEAD_FOLDER, ModelContents, read_contents
 
 HEAD_TILE_PX = 256
@@ -89,6 +91,15 @@ class StageModel:
         The head sees small ones: they can be chosen with less glass, which makes it doubtful.
         """
         return min(options.tile_px, HEAD_TILE_PX) if self.uses_head else options.tile_px
+
+    def taught_renderer(
+        self, plan: Plan, view: SlideView, reader: RegionReader, options: NormalizeOptions
+    ) -> Renderer:
+        """Return the diffusion part after it has seen the sample a plan was made from."""
+        side_px = self.sample_px(options)
+        tiles = [view.read_tile(reader, x, y, side_px) for x, y in plan.tiles]
+        self.renderer.learn_slide(np.stack(tiles))
+        return self.renderer
 
     def plan(self, sample: Sample, options: NormalizeOptions, rng: np.random.Generator) -> Plan:
         """Decide how a slide is normalised; `options` may have smaller tiles than the stage's."""

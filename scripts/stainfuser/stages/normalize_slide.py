@@ -17,16 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stainfuser.diffusion.changes import Change, make_change
-from stainfuser.diffusion.fidelity import measure_fidelity
+from stainfuser.diffusion.fidelity import fidelity_of
 from stainfuser.diffusion.forked import ForkedCall, can_fork
 from stainfuser.diffusion.loading import fingerprint_model, load_pipeline
 from stainfuser.diffusion.normalize_options import NormalizeOptions
 from stainfuser.diffusion.painting import SlidePainter, paint_slide
 from stainfuser.diffusion.planned_change import PlannedChange
 from stainfuser.diffusion.planning import Plan
-from stainfuser.diffusion.rendering import Renderer
 from stainfuser.diffusion.slide_planning import MaskedSlide
-from stainfuser.diffusion.slide_view import SlideView
 from stainfuser.diffusion.stage_model import StageModel
 from stainfuser.errors import SlideError, StainFuserError
 from stainfuser.files import (
@@ -231,24 +229,11 @@ class _SlideJob:
             return self.masked.plan(reader, self.model, self.options, white, self.seed).to_json()
 
     def fidelity(self) -> dict[str, Any] | None:
-        """Return how near the operator comes to rendering, if that was asked for and can be told.
-
-        An operator that was fitted to the model has its residual.
-        """
-        is_measured = self.options.fidelity_tiles and self.plan.operator_from == "head"
-        if not is_measured or not self.model.can_render:
+        """Return how near the operator comes to rendering, if that was asked for."""
+        if not self.options.fidelity_tiles:
             return None
-        view = self.masked.view(self.plan.model_mpp)
         with self.open_reader() as reader:
-            renderer = self.taught_renderer(view, reader)
-            return measure_fidelity(self.plan, view, self.options, renderer, reader)
-
-    def taught_renderer(self, view: SlideView, reader: RegionReader) -> Renderer:
-        """Return the model after it has seen the slide's sample, in this run or the last."""
-        side_px = self.model.sample_px(self.options)
-        tiles = [view.read_tile(reader, x, y, side_px) for x, y in self.plan.tiles]
-        self.model.renderer.learn_slide(np.stack(tiles))
-        return self.model.renderer
+            return fidelity_of(self.plan, self.masked, self.model, self.options, reader)
 
     def write(self, output_path: Path, run_dir: Path, stamp: dict[str, str]) -> list[Any]:
         """Write the slide and return the rectangles that had to be filled."""
@@ -283,7 +268,7 @@ class _SlideJob:
             self.plan,
             view,
             self.options,
-            lambda: self.taught_renderer(view, reader),
+            lambda: self.model.taught_renderer(self.plan, view, reader, self.options),
             reader,
             memory,
         )

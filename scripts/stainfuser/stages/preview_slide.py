@@ -1,4 +1,4 @@
-"""A thumbnail and a few tiles of a slide, before and after: minutes instead of the whole run."""
+"""A few pictures of a slide or of plain images, before and after: minutes, not the whole run."""
 
 from __future__ import annotations
 
@@ -12,11 +12,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from stainfuser.diffusion.changes import OperatorChange, Piece
+from stainfuser.diffusion.fidelity import fidelity_of
+from stainfuser.diffusion.image_set_job import ImageSetJob
 from stainfuser.diffusion.loading import fingerprint_model, load_pipeline
 from stainfuser.diffusion.normalize_options import NormalizeOptions
 from stainfuser.diffusion.planning import Plan
 from stainfuser.diffusion.slide_planning import MaskedSlide
 from stainfuser.diffusion.stage_model import StageModel
+from stainfuser.errors import SlideError
 from stainfuser.files import read_json, sha256_file, write_json
 from stainfuser.io.filling_reader import FillingReader
 from stainfuser.io.images import read_image, write_image
@@ -49,7 +52,8 @@ def preview_slide(
 ) -> None:
     """Write what `normalize_slide` would make of a slide's thumbnail and of some of its tiles.
 
-    Plan, sample and seed are those of `normalize_slide`, so that the colours are, too.
+    Plan, sample and seed are those of `normalize_slide`, so that the colours are, too. Of plain
+    images some are shown whole, as `normalize_images` makes them.
 
     Parameters
     ----------
@@ -76,30 +80,62 @@ def preview_slide(
     noise = derive_seed(seed, "noise", slide)
     target = read_image(target_path)
     model = StageModel(model_dir, target, options, noise, lambda: load_model(model_dir, device))
-    masked = MaskedSlide(slide, read_json(json_path), read_mask(mask_path))
-    reader = FillingReader(SlideReader(slide_path, masked.probe["mpp"]))
-    with reader:
-        white = masked.glass(reader)
-        fitted = options if model.uses_head else replace(options, mode="operator")
-        plan = masked.plan(reader, model, fitted, white, seed)
-        pairs = [_thumbnail(reader, masked, plan, cell_px)]
-        pairs += _tiles(reader, masked, plan, model, options, tiles)
+    probe = read_json(json_path)
+    if probe.get("kind") == "images":
+        job = ImageSetJob(slide, Path(slide_path), probe, options, seed, 1, {}, model)
+        pairs, told = _images(job, tiles + 1)
+    else:
+        masked = MaskedSlide(slide, probe, read_mask(mask_path))
+        pairs, told = _slide(Path(slide_path), masked, model, options, seed, tiles, cell_px)
     pairs += [(np.full((8, 8, 3), 255, np.uint8),) * 2] * (tiles + 1 - len(pairs))
     strip = np.vstack([np.hstack([_fit(pair[i], cell_px) for pair in pairs]) for i in (0, 1)])
     stamp = make_stamp(
         "preview_slide",
         {**normalize_options, "seed": seed, "tiles": tiles, "cell_px": cell_px},
-        source_sha256=masked.probe["sha256"],
+        source_sha256=probe["sha256"],
         target_sha256=sha256_file(target_path),
         model_sha256=fingerprint_model(model_dir),
     )
     write_image(strip_path, strip, quality=90)
-    told = {name: getattr(plan, name) for name in TOLD}
-    if options.mode == "render" and plan.mode_used == "operator":
+    if options.mode == "render" and told["mode_used"] == "operator":
         told |= {"mode_used": "render"}
     write_json(
         record_path, {"slide": slide, "target": Path(target_path).stem, **told, "stamp": stamp}
     )
+
+
+def _images(job: ImageSetJob, count: int) -> tuple[list[tuple[Rgb, Rgb]], dict[str, Any]]:
+    """Return some images before and after, and what is told of the most doubtful of them."""
+    found = job.examples(count)
+    if not found:
+        raise SlideError(job.slide, "unreadable", "none of its images can be read", "check them")
+    plans = [plan for *_, plan in found]
+    doubtful = min(plans, key=lambda plan: 1.0 if plan.confidence is None else plan.confidence)
+    return [(before, after) for before, after, _ in found], _told(doubtful)
+
+
+def _slide(
+    path: Path,
+    masked: MaskedSlide,
+    model: StageModel,
+    options: NormalizeOptions,
+    seed: int,
+    tiles: int,
+    cell_px: int,
+) -> tuple[list[tuple[Rgb, Rgb]], dict[str, Any]]:
+    """Return thumbnail and tiles before and after, and what is told of the slide."""
+    with FillingReader(SlideReader(path, masked.probe["mpp"])) as reader:
+        white = masked.glass(reader)
+        fitted = options if model.uses_head else replace(options, mode="operator")
+        plan = masked.plan(reader, model, fitted, white, seed)
+        pairs = [_thumbnail(reader, masked, plan, cell_px)]
+        pairs += _tiles(reader, masked, plan, model, options, tiles)
+        fidelity = fidelity_of(plan, masked, model, options, reader)
+    return pairs, {**_told(plan), "fidelity": fidelity}
+
+
+def _told(plan: Plan) -> dict[str, Any]:
+    return {name: getattr(plan, name) for name in TOLD}
 
 
 def _thumbnail(
