@@ -159,6 +159,28 @@ def test_pixels_left_behind_are_named(tmp_path):
     assert error.value.verdict in ("not_a_slide", "unreadable")
 
 
+HAMAMATSU = {
+    "a.vms": "[Virtual Microscope Specimen]\nNoLayers=1\nNoJpegColumns=1\nNoJpegRows=1\n"
+    "ImageFile=a pixels.jpg\nMapFile=a_map2.jpg\nOptimisationFile=a.opt\nSourceLens=20\n",
+    "a.vmu": "[Uncompressed Virtual Microscope Specimen]\nNoLayers=1\nImageFile=a pixels.jpg\n"
+    "MapFile=a_map2.jpg\nBitsPerPixel=36\nPixelOrder=RGB\n",
+}
+
+
+@pytest.mark.parametrize("name", HAMAMATSU)
+def test_files_left_behind_are_named(tmp_path, name):
+    """Hamamatsu's older formats are an index of files beside it."""
+    (tmp_path / name).write_text(HAMAMATSU[name])
+    for missing in ("a pixels.jpg", "a_map2.jpg"):
+        with pytest.raises(SlideError, match=f"the file {missing}, which holds") as error:
+            _ = SlideReader(tmp_path / name).levels
+        assert error.value.verdict == "no_companion"
+        (tmp_path / missing).write_bytes(b"no picture")
+    with pytest.raises(SlideError) as error:
+        _ = SlideReader(tmp_path / name).levels
+    assert error.value.verdict in ("not_a_slide", "unreadable")
+
+
 def _stated(mpp_x, mpp_y="0.25"):
     return {"openslide.mpp-x": mpp_x, "openslide.mpp-y": mpp_y}
 

@@ -230,16 +230,25 @@ def open_slide(path: Path) -> openslide.OpenSlide:
         remedy = "convert it to a pyramidal TIFF, or leave it out"
         raise SlideError(path.name, "not_a_slide", wrong, remedy) from None
     except openslide.OpenSlideError as error:
+        _check_companion(path)
         wrong = f"OpenSlide cannot open it ({without_paths(str(error))})"
         raise SlideError(path.name, "unreadable", wrong, "copy or download it again") from None
 
 
 def _check_companion(path: Path) -> None:
-    """Raise `SlideError` where the pixels of a slide lie in a folder that was left behind."""
-    folder = path.with_suffix("")
-    if path.suffix.lower() == ".mrxs" and not folder.is_dir():
+    """Raise `SlideError` where the pixels of a slide lie in files that were left behind."""
+    folder, suffix = path.with_suffix(""), path.suffix.lower()
+    if suffix == ".mrxs" and not folder.is_dir():
         wrong = f"the folder {folder.name}, which holds its pixels, is not beside it"
         raise SlideError(path.name, "no_companion", wrong, "copy the folder there, too")
+    if suffix not in (".vms", ".vmu"):
+        return
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    named = [line.partition("=")[2] for line in lines if line.startswith(("ImageFile", "MapFile"))]
+    for name in filter(None, map(str.strip, named)):
+        if not (path.parent / name).is_file():
+            wrong = f"the file {without_paths(name)}, which holds its pixels, is not beside it"
+            raise SlideError(path.name, "no_companion", wrong, "copy all files it names there, too")
 
 
 def file_state(path: Path) -> FileState:
