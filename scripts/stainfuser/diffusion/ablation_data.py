@@ -30,8 +30,8 @@ from stainfuser.stain.style import class_guided
 
 # 40x; 20x is every tile averaged by two.
 MPP = 0.25
-SECTION_TILES = 4
-REGION_SECTION_PX = 768
+# Sections are so many tiles wide; narrower ones hold next to no tissue.
+SECTION_TILES, LEAST_SECTION_PX = 4, 640
 # Rendered around a tile, px, for blur and glare.
 MARGIN_PX = 16
 MIN_TISSUE_FRACTION, ATTEMPTS = 0.3, 16
@@ -254,11 +254,7 @@ def _draw_test(
 def _grow(
     tile_px: int, rng: np.random.Generator, composition: Composition | None = None
 ) -> Section:
-    side_px = SECTION_TILES * tile_px
-    if composition is not None:
-        # Regions of one tissue have a size of their own, whatever the tiles'.
-        side_px = max(side_px, REGION_SECTION_PX)
-    grid = Grid(side_px, MPP)
+    grid = Grid(max(SECTION_TILES * tile_px, LEAST_SECTION_PX), MPP)
     return build_section(rng, grid, composition or target_composition(grid), artefacts=False)
 
 

@@ -9,7 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from stainfuser.diffusion.ablation_data import MPP, AblationPhantoms, draw_phantoms
+from stainfuser.diffusion.ablation_data import (
+    LEAST_SECTION_PX,
+    MPP,
+    AblationPhantoms,
+    draw_phantoms,
+)
 from stainfuser.diffusion.ablation_training import run_tiles, trained_model
 from stainfuser.diffusion.study_numbers import (
     Measured,
@@ -150,7 +155,7 @@ def _divided(names: Sequence[str], total: int) -> dict[str, int]:
 
 def _composition(tile_px: int, name: str) -> Composition:
     fat, muscle, gland = CLASSES[name]
-    whole = target_composition(Grid(4 * tile_px, MPP))
+    whole = target_composition(Grid(max(4 * tile_px, LEAST_SECTION_PX), MPP))
     return replace(
         whole,
         fat_fraction=fat,
