@@ -24,7 +24,6 @@ from stainfuser.stain.nucleus_phantoms import NUCLEUS_CLASSES, classified_labels
 from stainfuser.stain.nucleus_targets import at_mpp
 from stainfuser.stain.phantom_laboratories import LABORATORIES, find_laboratory
 from stainfuser.stain.phantom_optics import render
-from stainfuser.stain.phantom_tissue import Section
 
 PHANTOMS, AS_SCANNED = "phantoms", "as scanned"
 # Part of the groups of a data set that is tested on, where no laboratory is named to train on.
@@ -57,42 +56,58 @@ def phantom_data(seed: int, laboratory: str, amounts: Amounts) -> DownstreamData
         rng = generator(seed, "downstream", "train", number)
         section = grow_tissue(rng, 2 * side, mpp)
         train += _tiles(render(section, home, rng), classified_labels(section), side)
-    away = [name for name in LABORATORIES if name != laboratory]
-    images, labels, original, shifts, tiles = [], [], [], [], []
-    for number in range(amounts.test_tiles):
-        section = grow_tissue(generator(seed, "downstream", "test", number), 2 * side, mpp)
-        truth = classified_labels(section)
-        window = _fullest(truth, side)
-
-        def painted(name: str, section: Section = section, number: int = number) -> Image:
-            noise = generator(seed, "downstream", "noise", number, name)
-            return render(section, LABORATORIES[name], noise)
-
-        at_home = painted(laboratory)[window]
-        for name in [*away, UNSHIFTED]:
-            images.append(at_home if name == UNSHIFTED else painted(name)[window])
-            labels.append(truth[window])
-            original.append(at_home)
-            shifts.append(name)
-            tiles.append(f"section-{number + 1}")
     references = {}
-    for number in range(amounts.references):
+    for number in range(1, amounts.references + 1):
         rng = generator(seed, "downstream", "reference", number)
-        references[f"reference-{number + 1}"] = render(grow_tissue(rng, 2 * side, mpp), home, rng)
-    pairs = train[: amounts.train_tiles]
+        references[f"reference-{number}"] = render(grow_tissue(rng, 2 * side, mpp), home, rng)
+    tests = [
+        test
+        for number in range(1, amounts.test_tiles + 1)
+        for test in _phantom_tests(seed, laboratory, amounts, number)
+    ]
+    images, labels, original, shifts = zip(*tests, strict=True)
+    names = tuple(
+        f"section-{number}"
+        for number in range(1, amounts.test_tiles + 1)
+        for _ in range(len(tests) // amounts.test_tiles)
+    )
     return DownstreamData(
         PHANTOMS,
         NUCLEUS_CLASSES,
         mpp,
-        *(np.stack(part) for part in zip(*pairs, strict=True)),
+        *(np.stack(part) for part in zip(*train[: amounts.train_tiles], strict=True)),
         np.stack(images),
         np.stack(labels),
         np.stack(original),
-        tuple(shifts),
-        tuple(tiles),
-        tuple(tiles),
+        shifts,
+        names,
+        names,
         references,
     )
+
+
+def _phantom_tests(
+    seed: int, laboratory: str, amounts: Amounts, number: int
+) -> list[tuple[Image, Labels, Image, str]]:
+    """Return image, labels, the image in the training stain and the shift of one piece of tissue.
+
+    Under every shift, and unshifted.
+    """
+    rng = generator(seed, "downstream", "test", number)
+    section = grow_tissue(rng, 2 * amounts.tile_px, amounts.mpp)
+    labels = classified_labels(section)
+    window = _fullest(labels, amounts.tile_px)
+
+    def painted(name: str) -> Image:
+        noise = generator(seed, "downstream", "noise", number, name)
+        return render(section, LABORATORIES[name], noise)[window]
+
+    at_home = painted(laboratory)
+    away = {name: painted(name) for name in LABORATORIES if name != laboratory}
+    return [
+        (image, labels[window], at_home, name)
+        for name, image in (away | {UNSHIFTED: at_home}).items()
+    ]
 
 
 def _fullest(labels: Labels, side: int) -> tuple[slice, slice]:

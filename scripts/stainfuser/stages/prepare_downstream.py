@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 from stainfuser.diffusion.downstream_data import (
@@ -60,18 +61,8 @@ def prepare_downstream(
         data = phantom_data(seed, laboratory, amounts)
     else:
         data = nucleus_set_data(read_nucleus_set(dataset), seed, train_on, shifts, amounts)
-    config = {
-        "seed": seed,
-        "dataset": data.dataset,
-        "laboratory": laboratory,
-        "train_on": train_on,
-        "shifts": shifts,
-        "train_tiles": train_tiles,
-        "test_tiles": test_tiles,
-        "references": references,
-        "tile_px": tile_px,
-        "mpp": mpp,
-    }
+    config = {"seed": seed, "dataset": data.dataset, "train_on": train_on, "shifts": shifts}
+    config |= {"laboratory": laboratory, **dataclasses.asdict(amounts)}
     write_downstream(data_path, data, make_stamp("prepare_downstream", config))
     LOGGER.info(
         "%s: %d tiles to train on, %d to test on, %d references",
