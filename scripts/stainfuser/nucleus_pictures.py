@@ -5,9 +5,16 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-# Far from H&E's own hues, and from one another for the colour blind (Okabe and Ito).
-COLOURS = ((0, 158, 115), (240, 228, 66), (0, 114, 178), (230, 159, 0), (86, 180, 233), (0, 0, 0))
-COLOUR_NAMES = ("green", "yellow", "blue", "orange", "light blue", "black")
+# Brighter than any tissue, and far from the hues of H&E.
+COLOURS = (
+    (40, 255, 60),
+    (255, 240, 0),
+    (0, 190, 255),
+    (255, 130, 0),
+    (255, 255, 255),
+    (0, 0, 0),
+)
+COLOUR_NAMES = ("green", "yellow", "blue", "orange", "white", "black")
 
 
 def outlined(rgb: NDArray[np.uint8], labels: NDArray[np.integer]) -> NDArray[np.uint8]:

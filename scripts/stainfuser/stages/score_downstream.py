@@ -24,7 +24,7 @@ from stainfuser.stain.panoptic_quality import COUNTS
 COLUMNS = ("method", "dataset", "metric", "value", "ci_low", "ci_high", "n")
 UNTOUCHED, TRAINING_STAIN = "identity", "training_stain"
 TRAINING_STAIN_LABEL = "In the stain that was trained on"
-CELL_PX = 360
+CELL_PX = 420
 
 
 def score_downstream(

@@ -18,7 +18,7 @@ from stainfuser.nucleus_pictures import COLOUR_NAMES, outlined
 from stainfuser.pictures import contact_sheet, save_picture
 from stainfuser.stamps import make_stamp
 
-SAMPLE_TILES, CELL_PX = 6, 320
+SAMPLE_TILES, CELL_PX = 4, 512
 
 
 def train_segmenter(
