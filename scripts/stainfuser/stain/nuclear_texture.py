@@ -10,6 +10,8 @@ from stainfuser.stain.optical_density import rgb_to_od
 
 # Chromatin clumps: finer than this is noise, coarser is the nucleus itself; standard deviations.
 FINE_UM, COARSE_UM = 0.2, 1.0
+# Left out along the rim, where a blurred image takes up the surround.
+RIM_UM = 0.75
 # Images with fewer px of nuclei say nothing.
 MIN_NUCLEAR_PX = 64
 
@@ -32,7 +34,8 @@ def texture_agreement(
     kept, less: smoothed, more: sharpened or invented), and ``nuclear_texture``: Pearson correlation
     of the texture with the truth's. NaN where there are hardly any nuclei.
     """
-    inside = nuclei > 0
+    rim_px = max(round(RIM_UM / mpp), 1)
+    inside = ndimage.binary_erosion(nuclei > 0, iterations=rim_px)
     if inside.sum() < MIN_NUCLEAR_PX:
         return {"nuclear_contrast": float("nan"), "nuclear_texture": float("nan")}
     own, true = (_texture(image, inside, mpp) for image in (result, truth))
