@@ -10,15 +10,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from html import escape
-from statistics import median
 
 from stainfuser.evaluation_board import Board, BoardRow, Question, Value
 
-LABEL_PX, PANEL_PX, GAP_PX, ROW_PX, HEAD_PX, FOOT_PX = 178, 150, 16, 20, 46, 10
+LABEL_PX, PANEL_PX, GAP_PX, ROW_PX, HEAD_PX, FOOT_PX = 208, 146, 16, 20, 46, 10
 # Space within a panel for rings and for the winner's number, px.
 INSET_PX, NUMBER_PX = 8, 6
-# The left rim lies this many times as far from the best as the median arm.
-REACH = 2.5
+# The left rim lies this many times as far from the best as so many per cent of the arms, or just
+# beyond the worst of ours.
+REACH, REACHED_SHARE = 1.25, 0.75
 
 
 def draw_board(board: Board) -> str:
@@ -67,20 +67,25 @@ class Scale:
 
     Parameters
     ----------
-    question, values
-        The question, and the values of competing arms.
+    question, values, ours
+        The question, the values of competing arms, and those of ours among them.
     left
         Left rim of the panel, px.
     """
 
-    def __init__(self, question: Question, values: Sequence[float], left: float) -> None:
+    def __init__(
+        self, question: Question, values: Sequence[float], ours: Sequence[float], left: float
+    ) -> None:
         self._sign = 1.0 if question.is_higher_better else -1.0
         self._is_log = question.name == "speed"
         self.left, self.right = left + INSET_PX, left + PANEL_PX - INSET_PX
-        goodness = [self._goodness(value) for value in values]
-        best, middle, worst = max(goodness), median(goodness), min(goodness)
-        reach = worst if self._is_log else max(worst, best - REACH * (best - middle))
-        self.best, self.worst = best, reach if reach < best else best - 1.0
+        goodness = sorted((self._goodness(value) for value in values), reverse=True)
+        best, worst = goodness[0], goodness[-1]
+        if not self._is_log:
+            usual = goodness[int(REACHED_SHARE * (len(goodness) - 1))]
+            near = min([best - REACH * (best - usual), *(self._goodness(v) for v in ours)])
+            worst = max(worst, near)
+        self.best, self.worst = best, worst if worst < best else best - 1.0
 
     def _goodness(self, value: float) -> float:
         return self._sign * (math.log10(max(value, 1e-6)) if self._is_log else value)
@@ -108,7 +113,12 @@ def _panel(question: Question, rows: Sequence[BoardRow], left: float, height: fl
         for row in rows
         if question.name in row.values and row.arm.competes
     ]
-    scale = Scale(question, competing or [value.value for value in values], left)
+    ours = [
+        row.values[question.name].value
+        for row in rows
+        if question.name in row.values and row.arm.is_ours
+    ]
+    scale = Scale(question, competing or [value.value for value in values], ours, left)
     unit = f", {question.unit}" if question.unit else ""
     worse, better = (f"{end:.{question.digits}f}" for end in scale.ends)
     parts = [

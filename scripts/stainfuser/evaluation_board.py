@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from stainfuser.evaluation_arms import ARMS, Arm, arm_named, reference_arm
+from stainfuser.evaluation_arms import ARMS, OURS, Arm, arm_named, reference_arm
 from stainfuser.evaluation_terms import (
     ALL_TARGETS,
     METRIC_BY_NAME,
@@ -184,10 +184,12 @@ def _add_speed(values: dict[str, dict[str, Value]], records: Sequence[Mapping[st
 def _add_downstream(
     values: dict[str, dict[str, Value]], downstream: Sequence[Mapping[str, str]]
 ) -> None:
-    for row in downstream:
-        value = _value(row, None) if row["metric"] == DOWNSTREAM else None
-        if value is not None and row["method"] in values:
-            values[row["method"]]["downstream"] = value
+    rows = {row["method"]: _value(row, None) for row in downstream if row["metric"] == DOWNSTREAM}
+    # Slow arms see other tiles: their values are not to be ranked among the others.
+    most = max((value.n for value in rows.values() if value is not None), default=0)
+    for method, value in rows.items():
+        if value is not None and value.n == most and method in values:
+            values[method]["downstream"] = value
 
 
 def _key(question: Question, value: Value, ours: Value | None) -> float:
@@ -252,9 +254,10 @@ def _named(question: Question, values: Mapping[str, Mapping[str, Value]], name: 
 def _ours_in(
     question: Question, values: Mapping[str, Mapping[str, Value]], ours: str | None
 ) -> str | None:
-    """Return our arm, or the best of ours that has an answer to this question."""
-    if ours and question.name in values[ours]:
-        return ours
+    """Return our arm, or another of ours that has an answer to this question."""
+    named = [name for name in (ours, *OURS) if name in values and question.name in values[name]]
+    if named:
+        return named[0]
     return next((n for n in _ranked(question, values, None) if arm_named(n).is_ours), None)
 
 

@@ -175,7 +175,7 @@ def test_the_numbers_are_there(options, tmp_path):
     page = render(options)
     for words in (
         "2.34 \u0394E",
-        "untouched 12.30",
+        "12.30",
         "0.991",
         "2 min 10 s",
         "900 MB",
@@ -311,3 +311,54 @@ def test_the_crop_is_at_full_resolution_and_both_sides_show_the_same_place(optio
 
 def _pixels(uri: str) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.split(",", 1)[1]))), float)
+
+
+def test_the_first_screen_says_who_wins_where_ours_loses_and_what_was_not_run(options, tmp_path):
+    (tmp_path / "summary.csv").write_text(
+        "method,target,metric,value,ci_low,ci_high,n\n"
+        "identity,demo,ciede2000_truth,12.3,11,13,8\n"
+        "macenko,demo,ciede2000_truth,2.0,1.8,2.2,8\n"
+        "macenko,demo,ciede2000_truth_minus_delivered,-0.5,-0.7,-0.3,8\n"
+        "delivered,demo,ciede2000_truth,2.5,2.3,2.7,8\n"
+    )
+    rate = {"state": "done", "failure": None, "seconds_per_megapixel": 1.5, "tiles": 8}
+    lacking = {"state": "not run", "failure": "no weights <b>", "seconds_per_megapixel": None}
+    records = {name: {"arm": name, **rate} for name in ("identity", "macenko", "delivered")}
+    records["nst"] = {"arm": "nst", **lacking, "tiles": 0}
+    for name, record in records.items():
+        write_json(tmp_path / f"{name}.json", record)
+    options["summary_path"] = tmp_path / "summary.csv"
+    options["arm_record_paths"] = [tmp_path / f"{name}.json" for name in records]
+    page = render(options)
+    assert page.says("Nearest to the truth: Macenko (2.00 \u0394E, 1.80 to 2.20)")
+    assert page.says("On truth, StainFuser, as delivered is behind Macenko by 0.50 \u0394E.")
+    assert page.says("NST not run: no weights <b>") and len(page.all("svg")) == 1
+    first = next(attributes["id"] for attributes in page.all("section"))
+    assert first == "verdict"
+
+
+def test_whole_slides_are_shown_with_cause_and_remedy(options, tmp_path):
+    finding = {
+        "signature": "desaturated",
+        "what": "chroma of tissue",
+        "value": 0.41,
+        "limit": 0.6,
+        "is_found": True,
+        "cause": "the target is unlike others",
+        "remedy": "choose another target",
+    }
+    drift = {"tiles": 9, "source_od": 0.04, "result_od": 0.05, "unexplained_od": 0.01}
+    content = {
+        "slide": "two",
+        "target": "demo",
+        "seam_score": 1.04,
+        "drift": {"stroma": drift},
+        "invariance": None,
+        "findings": [finding, {**finding, "signature": "other", "is_found": False, "value": None}],
+    }
+    write_json(tmp_path / "two.json", content)
+    options["consistency_paths"] = [tmp_path / "two.json", tmp_path / "absent.json"]
+    page = render(options)
+    assert page.says("two: desaturated") and page.says("Remedy: choose another target.")
+    assert page.says("1.04") and page.says("0.040, 0.050, 0.010")
+    assert not page.says("two: other")

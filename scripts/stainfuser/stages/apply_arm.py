@@ -31,7 +31,7 @@ from stainfuser.stamps import make_stamp
 Images = NDArray[np.uint8]
 # What may go wrong within an arm without being a defect of the evaluation.
 FAILURES = (StainFuserError, RuntimeError, ValueError, OSError, MemoryError, ImportError)
-UNCHANGED_NOTE = "undefined for this tile or target: left as it was"
+UNCHANGED_NOTE = "given back as it came"
 
 
 @dataclass

@@ -16,9 +16,8 @@ from stainfuser.pictures import contact_sheet, save_picture
 
 RgbImage = NDArray[np.uint8]
 
-EXAMPLE_ROWS, EXAMPLE_CELL_PX = 6, 192
-# More columns than this make the cells smaller, so that the sheet stays a page wide.
-FULL_SIZE_COLUMNS = 9
+EXAMPLES, EXAMPLE_CELL_PX = 6, 192
+MOST_LETTERS = 18
 TITLES = {"identity": "Source", "target": "Target"}
 
 
@@ -29,7 +28,7 @@ def draw_examples(
     target_paths: Sequence[str | Path],
     examples_path: str | Path,
 ) -> None:
-    """Draw one row per example tile: what every arm made of it, and a piece of the target.
+    """Draw a column per example tile: what every arm made of it, and a piece of the target.
 
     Parameters
     ----------
@@ -44,25 +43,32 @@ def draw_examples(
     targets = {Path(path).stem: read_image(path) for path in target_paths}
     rows_of = {Path(path).stem: read_sample(path).rows for path in sample_paths}
     found = sorted({group for store in stores.values() for group in store.groups})
-    each = max(1, EXAMPLE_ROWS // max(1, len(found)))
+    each = max(1, EXAMPLES // max(1, len(found)))
     shown = [
         (target, slide, index)
-        for target, slide in found[:: max(1, -(-len(found) // EXAMPLE_ROWS))]
+        for target, slide in found[:: max(1, -(-len(found) // EXAMPLES))]
         for index in range(min(each, len(rows_of.get(slide, ()))))
     ]
     pictures = [_pictures(stores, targets[place[0]], place) for place in shown]
     present = {name for row in pictures for name in row}
-    columns = [*known_order(present - {"target"}, ARMS), *(["target"] if shown else [])]
+    names = [*known_order(present - {"target"}, ARMS), *(["target"] if shown else [])]
     sheet = contact_sheet(
-        [[row.get(name) for name in columns] for row in pictures],
+        [[pictures_of.get(name) for pictures_of in pictures] for name in names],
         title="The same tiles by every arm" if shown else "There is no tile to show",
-        column_titles=[TITLES.get(name, _title(name)) for name in columns],
-        row_titles=[
-            f"{slide}\ntile {rows_of[slide][index]} to {target}" for target, slide, index in shown
+        column_titles=[
+            _place(slide, target, int(rows_of[slide][index]), len(targets))
+            for target, slide, index in shown
         ],
+        row_titles=[TITLES.get(name, _title(name)) for name in names],
         cell_px=EXAMPLE_CELL_PX,
     )
     save_picture(examples_path, sheet)
+
+
+def _place(slide: str, target: str, tile: int, targets: int) -> str:
+    """Return the title of a column, short enough to stand above it."""
+    name = slide if len(slide) <= MOST_LETTERS else f"{slide[: MOST_LETTERS - 1]}\u2026"
+    return f"{name}, {tile}" + (f" to {target}" if targets > 1 else "")
 
 
 def _title(name: str) -> str:

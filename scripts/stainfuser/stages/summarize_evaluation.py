@@ -34,6 +34,9 @@ AGAINST_TITLES = {
 INK, FAINT, GRID = "#26222f", "#77728a", "#e6e2ec"
 # Height of a row of the figure and offset of several targets within it, inches and rows.
 ROW_INCH, TARGET_SPREAD = 0.30, 0.44
+# With more arms than this their rows are closer.
+MANY_ARMS, CLOSE_ROW_INCH = 12, 0.19
+COLUMNS, PANEL_WIDTH_INCH = 4, 2.9
 
 
 def summarize_evaluation(
@@ -72,10 +75,7 @@ def summarize_evaluation(
     table = pd.concat([pd.read_parquet(path) for path in table_paths], ignore_index=True)
     distribution = pd.read_csv(distribution_path)
     draws = (seed, bootstrap_samples, confidence)
-    parts = [
-        (str(target), part)
-        for target, part in table.groupby("target", sort=True)
-    ]
+    parts = [(str(target), part) for target, part in table.groupby("target", sort=True)]
     if len(parts) > 1:
         parts.append((ALL_TARGETS, _pooled(table)))
     rows = [row for target, part in parts for row in _summarize_target(target, part, *draws)]
@@ -166,11 +166,15 @@ def _draw_overview(summary: pd.DataFrame, path: str | Path, confidence: float, s
     present = known_order(summary["metric"], METRIC_BY_NAME)
     metrics = [METRIC_BY_NAME[name] for name in present if name in METRIC_BY_NAME]
     methods = known_order(summary["method"], ARMS)
-    columns = 3
-    rows = max(1, -(-len(metrics) // columns))
+    rows = max(1, -(-len(metrics) // COLUMNS))
+    row_inch = ROW_INCH if len(methods) <= MANY_ARMS else CLOSE_ROW_INCH
     targets = sorted(summary["target"].unique())
-    panel_inch = 0.95 + ROW_INCH * max(1, len(methods)) * max(1.0, len(targets) / 3)
-    figure = Figure(figsize=(9.4, rows * panel_inch + 0.7), dpi=150, layout="constrained")
+    panel_inch = 0.95 + row_inch * max(1, len(methods)) * max(1.0, len(targets) / 3)
+    figure = Figure(
+        figsize=(COLUMNS * PANEL_WIDTH_INCH + 0.8, rows * panel_inch + 0.7),
+        dpi=150,
+        layout="constrained",
+    )
     FigureCanvasAgg(figure)
     caption = f"Mean over tiles and {confidence:.0%} bootstrap interval, slides: {slides}"
     if len(targets) > 1:
@@ -178,9 +182,9 @@ def _draw_overview(summary: pd.DataFrame, path: str | Path, confidence: float, s
     title = caption if metrics else "No tile could be evaluated"
     figure.suptitle(title, fontsize=9, color=FAINT, x=0.01, ha="left")
     for index, metric in enumerate(metrics):
-        axes = figure.add_subplot(rows, columns, index + 1)
+        axes = figure.add_subplot(rows, COLUMNS, index + 1)
         part = summary[summary["metric"] == metric.name]
-        _draw_panel(axes, metric, part, methods, show_names=index % columns == 0)
+        _draw_panel(axes, metric, part, methods, show_names=index % COLUMNS == 0)
     with atomic_path(path) as partial:
         # Without the version of matplotlib the file's bytes depend on its pixels alone.
         figure.savefig(partial, format="png", metadata={"Software": None}, facecolor="white")
@@ -194,8 +198,8 @@ def _draw_panel(
     for target, offset in zip(targets, offsets, strict=True):
         own = part[part["target"] == target].set_index("method")
         for row, method in enumerate(methods):
-            # The source is perfectly like itself: its dot would only stretch the scale.
-            is_trivial = method == "identity" and metric.against == "source"
+            # What is perfectly like the source would only stretch the scale.
+            is_trivial = metric.against == "source" and method in ("identity", "vae")
             if not is_trivial and method in own.index and np.isfinite(own.loc[method, "value"]):
                 _draw_dot(axes, own.loc[method], row + offset, arm_named(method).colour)
     _style_panel(axes, metric, methods, show_names)
