@@ -40,6 +40,7 @@ localrules:
     normalize,
     evaluate,
     downstream,
+    baselines,
     ablation,
     studies,
     report,
@@ -122,6 +123,16 @@ rule evaluate:
 rule downstream:
     input:
         "results/evaluation/downstream/summary.csv",
+
+
+# The baselines of the literature, trained small for every target.
+rule baselines:
+    input:
+        expand(
+            "results/baselines/{target}/{baseline}",
+            target=TARGETS,
+            baseline=config["baselines"]["steps"],
+        ),
 
 
 # One small training per choice of the model's design, on phantoms; needs no slides.
