@@ -26,6 +26,7 @@ include: "workflow/rules/ablation.smk"
 include: "workflow/rules/studies.smk"
 include: "workflow/rules/report.smk"
 include: "workflow/rules/benchmark.smk"
+include: "workflow/rules/simulate.smk"
 include: "workflow/rules/provenance.smk"
 
 

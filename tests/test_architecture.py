@@ -175,6 +175,7 @@ STAGES_OF = {
     "report": ["render_report"],
     "provenance": ["record_provenance"],
     "benchmark_slides": ["benchmark_slides"],
+    "simulate_cohort": ["simulate_cohort"],
     "benchmark_model": ["benchmark_model"],
 }
 
