@@ -12,6 +12,7 @@ from accelerate.state import AcceleratorState
 from PIL import Image
 
 from stainfuser.diffusion import optimization
+from stainfuser.diffusion.baselines import load_baseline
 from stainfuser.errors import ConfigError, InputError, TrainingError
 from stainfuser.stages.train_baseline import train_baseline
 from two_tone_tissue import DARK_PINK, PALE_BLUE, two_tone, write_tiles
@@ -107,9 +108,11 @@ def test_another_configuration_starts_anew(inputs, tmp_path):
 
 
 def test_a_loss_that_is_not_finite_stops_with_a_sentence(inputs, tmp_path):
-    with pytest.raises(TrainingError, match=r"lower baselines\.learning_rate"):
-        train(tmp_path, inputs, learning_rate=1e30, steps=40)
-    assert not (tmp_path / "out").exists()
+    out = train(tmp_path, inputs, learning_rate=1e30, steps=40)
+    assert [path.name for path in out.iterdir()] == ["failure.json"]
+    with pytest.raises(TrainingError, match=r"expected a finite number; lower baselines\.learning"):
+        load_baseline(out)
+    assert (train(tmp_path, inputs) / "model.safetensors").exists(), "another configuration works"
 
 
 @pytest.mark.parametrize(

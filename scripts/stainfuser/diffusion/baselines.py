@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from stainfuser.diffusion.baseline_networks import NETWORKS, BaselineParams, build_network
 from stainfuser.diffusion.images import reflect_pad, to_uint8
 from stainfuser.diffusion.pairs import as_tensor
-from stainfuser.errors import InputError
-from stainfuser.files import atomic_path, write_json
+from stainfuser.errors import InputError, TrainingError
+from stainfuser.files import atomic_path, read_json, write_json
 from stainfuser.nn.translators import MULTIPLE_PX
 from stainfuser.seeds import generator
 from stainfuser.stain.optical_density import rgb_to_od
@@ -25,6 +25,7 @@ from stainfuser.stain.target_tiles import TISSUE_OD
 
 BASELINES = tuple(NETWORKS)
 CONFIG_NAME, WEIGHTS_NAME = "config.json", "model.safetensors"
+FAILURE_NAME = "failure.json"
 # The part of a baseline that is applied; the rest only teaches it.
 APPLIED = "generator."
 # Crops with less tissue than this are drawn again, so often.
@@ -80,6 +81,12 @@ def save_baseline(
     write_json(folder / CONFIG_NAME, {**params.to_dict(), "stamp": dict(stamp)})
 
 
+def save_failure(folder: Path, error: TrainingError, stamp: Mapping[str, str]) -> None:
+    """Write why there are no weights."""
+    failure = {"where": error.where, "wrong": error.wrong, "remedy": error.remedy}
+    write_json(folder / FAILURE_NAME, {**failure, "stamp": dict(stamp)})
+
+
 def load_baseline(folder: str | Path) -> Callable[[Images], Images]:
     """Return a trained baseline as a function of (N, H, W, 3) uint8 RGB images of any size.
 
@@ -89,11 +96,16 @@ def load_baseline(folder: str | Path) -> Callable[[Images], Images]:
     ------
     InputError
         The folder holds no baseline, or its weights are damaged, of another shape or not finite.
+    TrainingError
+        Its training failed.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     folder, remedy = Path(folder), "train it again (rule train_baseline)"
+    if (folder / FAILURE_NAME).is_file():
+        failure = read_json(folder / FAILURE_NAME)
+        raise TrainingError(failure["where"], failure["wrong"], failure["remedy"])
     for name in (CONFIG_NAME, WEIGHTS_NAME):
         if not (folder / name).is_file():
             raise InputError(folder, f"it has no {name}", remedy)

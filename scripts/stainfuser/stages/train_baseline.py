@@ -18,11 +18,12 @@ from stainfuser.diffusion.baselines import (
     UnpairedTiles,
     as_function,
     save_baseline,
+    save_failure,
     unpaired_loss,
 )
 from stainfuser.diffusion.optimization import OptimizationParameters, optimize, write_losses
 from stainfuser.diffusion.torch_threads import reproducible
-from stainfuser.errors import ConfigError, InputError
+from stainfuser.errors import ConfigError, InputError, TrainingError
 from stainfuser.files import exclusive_folder, sha256_content, sync_files
 from stainfuser.io.images import read_image
 from stainfuser.io.tile_store import TileReader
@@ -66,7 +67,8 @@ def train_baseline(
     """Train and write a folder that `diffusion.baselines.load_baseline` reads.
 
     A killed run continues from its last checkpoint to the same bytes, as long as `threads` and the
-    device stay what they were.
+    device stay what they were. A training whose loss is not finite stops, and the folder says why
+    in place of weights (``failure.json``), so that the other arms of an evaluation go on.
 
     Parameters
     ----------
@@ -83,8 +85,8 @@ def train_baseline(
 
     Raises
     ------
-    ConfigError, InputError, TrainingError
-        An option out of range, no tiles, a target smaller than a crop, a loss that is not finite.
+    ConfigError, InputError
+        An option out of range, no tiles, a target smaller than a crop.
     """
     options = {key: value for key, value in locals().items() if key not in NOT_OPTIONS}
     _check_options(options)
@@ -98,22 +100,26 @@ def train_baseline(
 
         checkpoints = _own_folder(folder, {**stamp, "threads": str(threads)})
         network = build_network(params, seed)
-        rows = optimize(
-            network,
-            unpaired_loss(tiles, batch_size, seed),
-            _optimization(baseline, steps, learning_rate, ema_decay, checkpoint_steps),
-            Accelerator(cpu=device == "cpu"),
-            checkpoints,
-        )
         partial = folder / "partial"
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
-        save_baseline(partial, network, params, stamp)
-        write_losses(partial / "losses.csv", rows)
-        _draw_samples(partial / "samples.png", baseline, network, sources, target)
+        try:
+            rows = optimize(
+                network,
+                unpaired_loss(tiles, batch_size, seed),
+                _optimization(baseline, steps, learning_rate, ema_decay, checkpoint_steps),
+                Accelerator(cpu=device == "cpu"),
+                checkpoints,
+            )
+            save_baseline(partial, network, params, stamp)
+            write_losses(partial / "losses.csv", rows)
+            _draw_samples(partial / "samples.png", baseline, network, sources, target)
+            LOGGER.info("%s: trained on %d tiles", baseline, len(sources))
+        except TrainingError as error:
+            LOGGER.error("%s", error)
+            save_failure(partial, error, stamp)
         sync_files(partial)
         _move(partial, Path(baseline_dir))
-    LOGGER.info("%s: trained on %d tiles", baseline, len(sources))
 
 
 def _check_options(options: dict[str, Any]) -> None:
