@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from recorded_run import SLIDE, given_files, job, normalize, run_all, run_job
-from stainfuser import files, recording
+from stainfuser import files, fingerprints, recording
 from stainfuser.code_version import code_version, sources_sha256
 from stainfuser.files import sha256_file
 from stainfuser.fingerprints import HashMemory, fingerprint
@@ -175,3 +175,13 @@ def test_the_hash_of_the_sources_sees_a_new_line(tmp_path):
     assert sources_sha256(tmp_path) == first
     (tmp_path / "a.py").write_text("x = 1\n\n")
     assert sources_sha256(tmp_path) != first
+
+
+def test_a_folder_of_millions_is_told_by_names_and_sizes(tmp_path, monkeypatch):
+    monkeypatch.setattr(fingerprints, "MOST_HASHED", 2)
+    for name in ("a", "b", "c"):
+        (tmp_path / name).write_text("one")
+    first = fingerprint(tmp_path, HashMemory(None))
+    assert (first.files, first.size) == ({}, 9)
+    (tmp_path / "c").write_text("three")
+    assert fingerprint(tmp_path, HashMemory(None)).sha256 != first.sha256
