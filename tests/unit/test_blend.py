@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from stainfuser.stain.blend import (
+    changeable,
     feather,
     glass_colour,
     glass_to_tissue,
@@ -52,6 +53,29 @@ def test_glass_colour_of_a_picture_without_glass_is_light():
     thumbnail = np.random.default_rng(0).normal((220, 150, 190), 8, (60, 60, 3)).astype(np.uint8)
     white = glass_colour(thumbnail, np.ones((60, 60), bool), 8.0)
     assert white.shape == (3,) and white.min() > 200
+
+
+@pytest.mark.parametrize("strength", [0.3, 1.0, 3.0])
+@pytest.mark.parametrize(
+    ("stain", "weight"),
+    [
+        ((0.65, 0.70, 0.29), 1.0),  # haematoxylin
+        ((0.62, 0.62, 0.42), 1.0),  # as a counterstain
+        ((0.07, 0.99, 0.11), 1.0),  # eosin
+        ((0.28, 0.56, 0.78), 1.0),  # DAB
+        ((0.80, 0.24, 0.56), 0.0),  # green ink
+        ((0.93, 0.37, 0.10), 0.0),  # blue ink
+    ],
+)
+def test_ink_is_told_by_its_hue_however_strong(stain, weight, strength):
+    assert changeable(strength * np.array([stain]))[0] == pytest.approx(weight, abs=0.01)
+
+
+def test_black_and_glass_are_no_ink():
+    nearly_black = np.array([[5.5, 3.3, 3.3], [4.1, 5.5, 2.9]])
+    assert (changeable(nearly_black) == 1.0).all()
+    noise = np.random.default_rng(0).normal(0.0, 0.01, (1000, 3))
+    assert (changeable(noise) < 0.01).all()
 
 
 def test_glass_to_tissue():

@@ -57,6 +57,14 @@ def test_white_and_lighter_stay_whatever_was_fitted():
     assert np.abs(apply_lookup_table(glass, operator.lookup_table()).astype(int) - glass).max() <= 1
 
 
+def test_green_ink_stays():
+    tiles = he_tiles()
+    operator = fit(tiles, recolour(tiles, WHITE)).operator
+    ink = np.array([[(20, 140, 110), (90, 190, 170), (40, 100, 200)]], np.uint8)
+    through_table = apply_lookup_table(ink, operator.lookup_table())
+    assert np.abs(through_table.astype(int) - ink).max() <= 2
+
+
 def test_the_noise_of_glass_is_not_amplified():
     tiles = he_tiles()
     operator = fit(tiles, recolour(tiles, WHITE)).operator
@@ -90,10 +98,10 @@ def test_another_colour_per_tile_has_a_large_residual():
     assert fit(tiles, np.clip(rendered, 0, 255).astype(np.uint8)).residual_de > 5
 
 
-def test_ink_is_not_extrapolated_quadratically():
+def test_unlike_colours_are_not_extrapolated_quadratically():
     tiles = he_tiles()
     operator = fit(tiles, recolour(tiles, WHITE)).operator
-    ink = np.array([[(20, 40, 200), (10, 120, 60), (5, 5, 5), (0, 0, 0)]], np.uint8)
+    ink = np.array([[(220, 8, 12), (90, 40, 4), (5, 5, 5), (0, 0, 0)]], np.uint8)
     relative = rgb_to_od(ink) + np.log((WHITE + 1) / 256)
     mapped = operator.map_od(rgb_to_od(ink).astype(float)) + np.log((WHITE + 1) / 256)
     wanted = np.clip(relative * operator.gains, None, 5.545 + np.log((WHITE + 1) / 256))

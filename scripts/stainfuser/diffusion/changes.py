@@ -18,7 +18,7 @@ from stainfuser.diffusion.rendering import RenderedPlane, Renderer, TileGrid, Ti
 from stainfuser.diffusion.slide_view import SlideView
 from stainfuser.io.regions import RegionReader
 from stainfuser.io.slide_layout import Block
-from stainfuser.stain.blend import glass_to_tissue, interpolate, px_centres
+from stainfuser.stain.blend import changeable, interpolate, px_centres
 from stainfuser.stain.colour_table import ColourTable
 from stainfuser.stain.operators import ColourOperator
 from stainfuser.stain.optical_density import od_to_rgb, rgb_to_od
@@ -137,7 +137,7 @@ class RenderedChange:
         change = interpolate(self._offset, rows, columns, self._origin)
         if self._slope is not None:
             change += interpolate(self._slope, rows, columns, self._origin) * od
-        strength = glass_to_tissue(od - self._white_od) * (weight.astype(np.float32) / 255.0)
+        strength = changeable(od - self._white_od) * (weight.astype(np.float32) / 255.0)
         changed = od_to_rgb(od + strength[..., None] * change)
         # Where nothing is to change the way through optical density must not even round.
         np.copyto(rgbx[..., :3], changed, where=strength[..., None] != 0)

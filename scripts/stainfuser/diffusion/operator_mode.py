@@ -24,7 +24,7 @@ from stainfuser.nn.class_statistics import ClassStatistics
 from stainfuser.nn.operator_head import WEIGHTS_NAME, OperatorHead
 from stainfuser.nn.operator_safety import Solution
 from stainfuser.nn.stain_statistics import StainStatistics, optical_density, transmitted
-from stainfuser.stain.blend import glass_to_tissue
+from stainfuser.stain.blend import changeable
 from stainfuser.stain.operators import ColourOperator, apply_lookup_table
 
 LOGGER = logging.getLogger("stainfuser")
@@ -120,7 +120,7 @@ def hold_to_trust(source: Tensor, rendered: Tensor, solution: Solution) -> Tenso
     white_od = torch.from_numpy(-np.log((white + 1.0) / 256.0)).float()[:, None, None]
     od, rendered_od = optical_density(source), optical_density(rendered)
     relative = (od - white_od.to(od.device)).movedim(0, -1).cpu().numpy()
-    tissue = torch.from_numpy(glass_to_tissue(relative)).to(od)
+    tissue = torch.from_numpy(changeable(relative)).to(od)
     strength = (tissue * float(solution.diagnostics["trust"]))[None]
     mixed = transmitted(od + strength * (rendered_od - od))
     return torch.where(strength > 0, mixed, source)

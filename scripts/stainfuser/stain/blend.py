@@ -15,6 +15,12 @@ from stainfuser.stain.tissue import background_colour
 # Optical density over the background between which a pixel turns from glass to tissue. The noise
 # of a scanner is about 0.01, the palest eosin about 0.15.
 GLASS_OD, TISSUE_OD = 0.03, 0.12
+# Density of red over that of green between which a pixel turns from tissue to green or blue ink.
+# Haematoxylin and eosin take more green than red: in 26 of 27 images from several laboratories,
+# immunohistochemistry among them, 99 % of the stained pixels lie below 1.05; green ink is over 1.6.
+TISSUE_RED_TO_GREEN, INK_RED_TO_GREEN = 1.2, 1.45
+# Keeps the ratio of pale pixels near 1, and that of nearly black ones, which are noise, at 1.
+PALE_OD, BLACK_OD = 0.05, 2.2
 # The mask is grown by this much and then smoothed: the change has faded before the mask ends.
 GROW_UM, SMOOTH_UM = 40.0, 16.0
 # Glass next to tissue, from which the background colour is taken.
@@ -29,6 +35,17 @@ def glass_to_tissue(relative_od: NDArray[np.floating]) -> NDArray[np.floating]:
     `relative_od` is (..., 3), relative to the background; the densest channel decides.
     """
     return smoothstep(relative_od.max(axis=-1), GLASS_OD, TISSUE_OD)
+
+
+def changeable(relative_od: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Return a weight in [0, 1] per pixel: 1 for tissue, 0 for glass and for ink of other hues.
+
+    `relative_od` is (..., 3), relative to the background. Green and blue ink lies on tissue in
+    places that no mask can cut out; red and black ink cannot be told by its colour.
+    """
+    red, green = (np.clip(relative_od[..., i], 0.0, BLACK_OD) for i in (0, 1))
+    ink = smoothstep(red / (green + PALE_OD), TISSUE_RED_TO_GREEN, INK_RED_TO_GREEN)
+    return glass_to_tissue(relative_od) * (1.0 - ink)
 
 
 def smoothstep(value: NDArray[np.floating], low: float, high: float) -> NDArray[np.floating]:

@@ -3,9 +3,9 @@
 In optical density (OD) relative to the slide's background, the operator is a quadratic map without
 a constant term: white stays white, whatever was fitted. It is fitted by ridge regression towards
 gains per channel with Huber weights (iteratively reweighted least squares), so that single
-structures the model invented do not move it. Colours unlike any it was fitted on (ink, pigment)
-get the gains alone: a quadratic must not be trusted beyond its data. Every pixel is mapped by its
-own colour, so structure is kept by construction.
+structures the model invented do not move it. Colours unlike any it was fitted on (pigment, red
+ink) get the gains alone: a quadratic must not be trusted beyond its data. Green and blue ink stays
+as it is. Every pixel is mapped by its own colour, so structure is kept by construction.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from stainfuser.stain.blend import glass_to_tissue, smoothstep
+from stainfuser.stain.blend import changeable, glass_to_tissue, smoothstep
 from stainfuser.stain.optical_density import od_to_rgb, quadratic_features, rgb_to_od
 
 # Source and model output are compared in boxes of this side: finer detail is not the operator's
@@ -69,7 +69,7 @@ class ColourOperator:
         sigmas = np.sqrt(np.einsum("...i,ij,...j->...", offset, self.precision, offset))
         trust = 1.0 - smoothstep(sigmas, TRUSTED_SIGMAS, DISTRUSTED_SIGMAS)[..., None]
         mapped = trust * quadratic + (1.0 - trust) * relative * self.gains
-        tissue = glass_to_tissue(relative)[..., None]
+        tissue = changeable(relative)[..., None]
         return np.clip(white_od + relative + tissue * (mapped - relative), 0.0, MAX_OD)
 
     def lookup_table(self) -> ImageFilter.Color3DLUT:
