@@ -142,7 +142,7 @@ WITHOUT_PRODUCT = {"audit": {"output", "benchmark"}}
 PASSED_BY_NAME = {
     "pairs": {"attach", "sources_per_target"},
     "operator_head": {"images"},
-    "evaluate": {"arms"},
+    "evaluate": {"arms", "max_slides"},
     "export": {"formats"},
     "provenance": {"evaluation", "license"},
     "baselines": {"steps"},

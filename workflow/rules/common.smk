@@ -2,6 +2,7 @@
 # functions by which rules find their inputs. The only file of the workflow with functions.
 import os
 import sys
+from functools import cache
 from math import ceil
 from pathlib import Path
 
@@ -122,7 +123,13 @@ def growing(base, per_gigapixel=0, per_slide=0):
 
 def slide_file(wildcards):
     """Return a slide's path; nothing if it is missing, so that its probe can say so."""
-    path = COHORT[wildcards.slide].path
+    return find_slide(wildcards.slide)
+
+
+@cache
+def find_slide(slide):
+    """Return a slide's path or nothing; looked up once, as shared storages answer slowly."""
+    path = COHORT[slide].path
     return str(path) if config["slides"] == "demo" or os.path.exists(path) else []
 
 
@@ -213,19 +220,29 @@ def if_truth_known(inputs):
 EVALUATED_ARMS = chosen_arms(config["evaluate"]["arms"], is_truth_known())
 
 
+def evaluated_slides(kind):
+    """Return the usable slides that are measured: of a large cohort every so manieth."""
+    slides = usable(kind)
+    count = min(len(slides), config["evaluate"]["max_slides"])
+    return [slides[row * len(slides) // count] for row in range(count)]
+
+
 def evaluation_samples(wildcards):
     return [
-        f"results/evaluation/sample/{slide}.h5" for slide in usable(("slide", "images"))
+        f"results/evaluation/sample/{slide}.h5"
+        for slide in evaluated_slides(("slide", "images"))
     ]
 
 
 def consistency_reports(wildcards):
-    """Return what is found on every normalised slide, where delivered slides are evaluated."""
+    """Return what is found on every measured slide, where delivered slides are evaluated."""
     if "delivered" not in EVALUATED_ARMS:
         return []
+    slides = set(evaluated_slides(("slide", "images"))) & set(usable(("slide",)))
     return [
-        path.replace("results/normalized", "results/evaluation/consistency")
-        for path in slide_records(wildcards)
+        f"results/evaluation/consistency/{target}/{slide}.json"
+        for slide, target in JOBS
+        if slide in slides
     ]
 
 

@@ -22,7 +22,7 @@ rule sample_evaluation_tiles:
         options={
             key: config["evaluate"][key] for key in ("tiles_per_slide", "max_tiles")
         },
-        slides=len(COHORT),
+        slides=min(len(COHORT), config["evaluate"]["max_slides"]),
         truth_target="demo",
         seed=config["seed"],
     script:
@@ -79,7 +79,7 @@ rule measure_arm:
     resources:
         mem_mb=growing(3000),
         runtime=growing(120),
-        disk_mb=growing(100),
+        disk_mb=100,
     params:
         options={"protocol": config["evaluate"]["protocol"]},
     script:
@@ -103,7 +103,7 @@ rule measure_distribution:
     resources:
         mem_mb=growing(4000, per_slide=1),
         runtime=growing(120),
-        disk_mb=growing(100),
+        disk_mb=100,
     params:
         options={
             key: config["evaluate"][key]
@@ -135,7 +135,7 @@ rule draw_examples:
     resources:
         mem_mb=growing(3000, per_slide=1),
         runtime=growing(30),
-        disk_mb=growing(100),
+        disk_mb=100,
     script:
         "../../scripts/draw_examples.py"
 
@@ -165,7 +165,7 @@ rule summarize_evaluation:
     resources:
         mem_mb=growing(4000, per_slide=0.1),
         runtime=growing(60),
-        disk_mb=growing(100),
+        disk_mb=100,
         gpu=0,
     params:
         options={
@@ -199,7 +199,7 @@ rule check_consistency:
     resources:
         mem_mb=growing(3000),
         runtime=growing(30),
-        disk_mb=growing(100),
+        disk_mb=100,
     params:
         seed=config["seed"],
     script:

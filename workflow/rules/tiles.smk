@@ -46,7 +46,7 @@ rule extract_tiles:
     resources:
         mem_mb=growing(2000),
         runtime=growing(30, per_gigapixel=2),
-        disk_mb=growing(500),
+        disk_mb=500,
         gpu=0,
     params:
         options=config["tiles"],
