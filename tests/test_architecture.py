@@ -221,6 +221,12 @@ def test_every_rule_has_script_log_and_benchmark(rule):
     assert (PACKAGE / "stages" / f"{rule}.py").exists()
 
 
+@pytest.mark.parametrize("rule", sorted(RULES))
+def test_every_rule_says_what_it_needs_of_a_cluster(rule):
+    """Memory and time that `growing` of common.smk returns are larger at every attempt."""
+    assert {"mem_mb", "runtime", "disk_mb", "gpu"} <= RULES[rule]["resources"]
+
+
 @pytest.mark.parametrize("section", sorted(SECTIONS))
 def test_a_section_has_exactly_its_stages_options(section):
     options: set[str] = set()

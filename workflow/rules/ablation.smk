@@ -19,6 +19,7 @@ rule make_ablation_phantoms:
         mem_mb=growing(4000),
         runtime=growing(60),
         disk_mb=growing(2000),
+        gpu=0,
     params:
         options={
             key: config["ablation"][key]
@@ -52,6 +53,7 @@ rule train_ablation:
         mem_mb=growing(4000),
         runtime=growing(240),
         disk_mb=growing(4000),
+        gpu=0,
     params:
         instance=ABLATION_SPACE.instance,
         train=config["train"],
@@ -94,6 +96,7 @@ rule summarize_ablation:
         mem_mb=growing(2000),
         runtime=growing(20),
         disk_mb=growing(1000),
+        gpu=0,
     params:
         options={
             key: config["ablation"][key] for key in ("bootstrap_samples", "confidence")

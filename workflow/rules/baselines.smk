@@ -19,6 +19,7 @@ rule train_baseline:
         mem_mb=growing(4000),
         runtime=growing(120),
         disk_mb=growing(2000),
+        gpu=0,
     params:
         options={
             key: value for key, value in config["baselines"].items() if key != "steps"

@@ -16,6 +16,7 @@ rule prepare_downstream:
         mem_mb=growing(4000),
         runtime=growing(60),
         disk_mb=growing(2000),
+        gpu=0,
     params:
         options={
             key: config["downstream"][key]
@@ -55,6 +56,7 @@ rule train_segmenter:
         mem_mb=growing(4000),
         runtime=growing(240),
         disk_mb=growing(200),
+        gpu=0,
     params:
         options={
             key: config["downstream"][key]
@@ -90,6 +92,7 @@ rule segment_arm:
         mem_mb=growing(4000),
         runtime=growing(240),
         disk_mb=growing(200),
+        gpu=0,
     params:
         options={"slow_arm_tiles": config["downstream"]["slow_arm_tiles"]},
         segmenter="results/evaluation/downstream/segmenter",
@@ -128,6 +131,7 @@ rule score_downstream:
         mem_mb=growing(2000),
         runtime=growing(30),
         disk_mb=growing(200),
+        gpu=0,
     params:
         bootstrap_samples=config["evaluate"]["bootstrap_samples"],
         confidence=config["evaluate"]["confidence"],

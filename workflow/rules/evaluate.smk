@@ -18,6 +18,7 @@ rule sample_evaluation_tiles:
         mem_mb=growing(2000),
         runtime=growing(30),
         disk_mb=growing(200),
+        gpu=0,
     params:
         options={
             key: config["evaluate"][key] for key in ("tiles_per_slide", "max_tiles")
@@ -80,6 +81,7 @@ rule measure_arm:
         mem_mb=growing(3000),
         runtime=growing(120),
         disk_mb=100,
+        gpu=0,
     params:
         options={"protocol": config["evaluate"]["protocol"]},
     script:
@@ -104,6 +106,7 @@ rule measure_distribution:
         mem_mb=growing(4000, per_slide=1),
         runtime=growing(120),
         disk_mb=100,
+        gpu=0,
     params:
         options={
             key: config["evaluate"][key]
@@ -136,6 +139,7 @@ rule draw_examples:
         mem_mb=growing(3000, per_slide=1),
         runtime=growing(30),
         disk_mb=100,
+        gpu=0,
     script:
         "../../scripts/draw_examples.py"
 
@@ -200,6 +204,7 @@ rule check_consistency:
         mem_mb=growing(3000),
         runtime=growing(30),
         disk_mb=100,
+        gpu=0,
     params:
         seed=config["seed"],
     script:

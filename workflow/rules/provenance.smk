@@ -24,6 +24,7 @@ rule record_provenance:
         mem_mb=growing(1000, per_slide=1),
         runtime=growing(10, per_slide=0.01),
         disk_mb=growing(100, per_slide=0.1),
+        gpu=0,
     params:
         records="results/provenance/jobs",
         license=config["provenance"]["license"],
@@ -42,6 +43,7 @@ rule audit:
         mem_mb=growing(1000, per_slide=1),
         runtime=growing(60, per_slide=1),
         disk_mb=100,
+        gpu=0,
     params:
         artefact=config["audit"],
         records="results/provenance/jobs",

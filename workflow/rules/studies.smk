@@ -26,6 +26,7 @@ rule study_latent_detail:
         mem_mb=growing(4000),
         runtime=growing(240),
         disk_mb=growing(4000),
+        gpu=0,
     params:
         options={
             key: config["studies"][key]
@@ -64,6 +65,7 @@ rule study_data_diversity:
         mem_mb=growing(4000),
         runtime=growing(240),
         disk_mb=growing(4000),
+        gpu=0,
     params:
         options={
             key: config["studies"][key]
@@ -113,6 +115,7 @@ rule study_scanner_variation:
         mem_mb=growing(4000),
         runtime=growing(240),
         disk_mb=growing(4000),
+        gpu=0,
     params:
         options={
             key: config["studies"][key]
