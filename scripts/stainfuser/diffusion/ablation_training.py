@@ -23,6 +23,8 @@ HALF_RESOLUTION = {"20x": 1.0, "40x": 0.0, "mixed": 0.5}
 # What decides how a model is run, not how it is trained.
 RUN_AXES = ("run_px", "sampling_steps")
 STARTS = ("source", "statistics")
+# Options that are lists in the configuration.
+TUPLES = ("channels", "trained_unet_parts")
 # Whole factors by which test tiles are averaged.
 TEST_FACTORS = {"40x": 1, "20x": 2}
 
@@ -74,6 +76,7 @@ def trained_model(
     _check_crop(options, phantoms.source.shape[1], instance["magnification"])
     axes = {name: value for name, value in instance.items() if name not in RUN_AXES}
     own = folder / sha256_content([axes, options, dict(pair_options), key, seed])[:16]
+    accelerator = Accelerator()
     with exclusive_folder(own):
         if not (own / "model" / "model_index.json").exists():
             pairs = AblationPairs(
@@ -86,16 +89,13 @@ def trained_model(
                 pairs.images(),
                 pairs.split(),
                 TrainingParameters(**chosen),
-                Accelerator(),
+                accelerator,
                 own,
                 seed,
                 MPP,
             )
             _save(result.trained, own)
-        return StainFuserPipeline.from_pretrained(own / "model")
-
-
-TUPLES = ("channels", "trained_unet_parts")
+        return StainFuserPipeline.from_pretrained(own / "model").to(accelerator.device)
 
 
 def measured_rows(
