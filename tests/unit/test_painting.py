@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -174,3 +176,18 @@ def test_the_order_of_blocks_does_not_change_the_picture(tmp_path):
         with SlideReader(tmp_path / "a.svs", fast=False) as reader:
             pictures.append(reader.read(0, 0, 900, 900))
     assert np.array_equal(*pictures)
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.5])
+def test_the_progress_says_pixels_time_left_and_rate(slide, tmp_path, capsys, seconds):
+    class Slow(Darker):
+        def prepare(self, block):
+            time.sleep(seconds)
+
+    painter = SlidePainter(lambda: SlideReader(slide[0]), half_tissue(), Slow(), 1)
+    spec = SlideSpec(SIDE_PX, SIDE_PX, 0.5, 20.0, block_px=512)
+    with PyramidWriter(tmp_path / "b.svs", tmp_path / "w", spec, key="") as writer:
+        paint_slide("my slide", painter, writer, 1)
+    painter.close()
+    last = capsys.readouterr().err.strip().split("\r")[-1]
+    assert re.match(r"my slide: 100%\|.*\| 1\.0/1\.0 MPix \[00:0\d<00:00, +[\d.]+MPix/s\]", last)

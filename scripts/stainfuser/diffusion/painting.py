@@ -28,6 +28,8 @@ from stainfuser.stain.blend import interpolate, px_centres
 
 LOGGER = logging.getLogger("stainfuser")
 PIECE_PX = 512
+# Pixels done and left, time taken and left, and the rate, also where it is below 1 MPix/s.
+PROGRESS = "{l_bar}{bar}| {n:.1f}/{total:.1f} MPix [{elapsed}<{remaining}, {rate_noinv_fmt}]"
 
 
 class SlidePainter:
@@ -188,7 +190,7 @@ def paint_slide(slide: str, painter: SlidePainter, writer: PyramidWriter, thread
         unit="MPix",
         unit_scale=1e-6,
         mininterval=0.5 if sys.stderr.isatty() else 30.0,
-        bar_format="{l_bar}{bar}| {n:.1f}/{total:.1f} MPix [{elapsed}<{remaining}, {rate_fmt}]",
+        bar_format=PROGRESS,
     ) as bar:
         for block, rgbx, holes in paint_ahead(painter, remaining, threads):
             writer.write(block, rgbx, note=holes)
