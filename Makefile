@@ -6,7 +6,7 @@ CORES ?= all
 ARMS ?= [identity, reinhard, macenko, vahadane, operator, render_1, trained, delivered]
 IMAGES ?= $(or $(STAINFUSER_SHARED_DATA),../shared/data)
 
-.PHONY: demo benchmark-slides benchmark-model test test-fast test-damage lint format environment
+.PHONY: demo benchmark-slides benchmark-model benchmark-cohort test test-fast test-damage lint format environment environment-slurm
 
 ## demo: set up what is missing, then run the whole chain on the synthetic cohort; the shipped model
 ## is also trained further (workflow/demo.yaml), and the arms of the evaluation are those that take
@@ -27,6 +27,10 @@ benchmark-slides: $(VENV)/.installed
 benchmark-model: $(VENV)/.installed
 	$(BIN)/snakemake --cores $(CORES) --forcerun benchmark_model --config operator_head='{images: $(IMAGES)}' -- benchmark_model
 	@cat results/benchmarks/model.md
+
+## benchmark-cohort: how long Snakemake plans 10,000 slides, new and probed
+benchmark-cohort: $(VENV)/.installed
+	$(BIN)/python tests/scale/benchmark_cohort.py --slides 10000
 
 ## test: every test, the end-to-end runs of the real workflow included
 test: $(VENV)/.installed-dev
@@ -54,6 +58,10 @@ format: $(VENV)/.installed-dev
 	$(BIN)/snakefmt Snakefile workflow
 
 environment: $(VENV)/.installed
+
+## environment-slurm: the environment with Snakemake's plugin for Slurm
+environment-slurm: $(VENV)/.installed envs/requirements-slurm.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r envs/requirements-slurm.txt -c envs/constraints.txt
 
 $(VENV)/.installed: envs/requirements.txt envs/constraints.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=python3.11")'

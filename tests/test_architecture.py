@@ -267,16 +267,68 @@ def test_importing_the_package_is_light():
     assert done.stdout.strip() == "[]"
 
 
+def pinned(name: str) -> list[str]:
+    """Return the pins of a file in envs/, lower-case."""
+    lines = (REPOSITORY / "envs" / name).read_text().lower().splitlines()
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def everything_imported(modules: list[str]) -> set[str]:
+    """Return the names that modules import, and what these import in turn, wherever it stands."""
+    seen: set[str] = set()
+    left = list(modules)
+    while left:
+        name = left.pop()
+        path = SCRIPTS / name.replace(".", "/")
+        source = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+        if name in seen or not source.exists() or name == "stainfuser":
+            seen.add(name)
+            continue
+        seen.add(name)
+        for found in imported_modules(source.read_text()):
+            left += [found, found.rpartition(".")[0]]
+    return seen
+
+
 def test_environments_are_in_step_with_the_pins():
-    pins = (REPOSITORY / "envs/requirements.txt").read_text()
-    development = (REPOSITORY / "envs/requirements-dev.txt").read_text()
-    constraints = (REPOSITORY / "envs/constraints.txt").read_text().lower().splitlines()
-    for line in (pins + development).splitlines():
-        if line and not line.startswith("#"):
-            assert line.lower() in constraints
-    conda = yaml.safe_load((REPOSITORY / "envs/stainfuser.yaml").read_text())
-    pip = next(item["pip"] for item in conda["dependencies"] if isinstance(item, dict))
-    assert "-r requirements.txt" in pip
+    constraints = pinned("constraints.txt")
+    for name in ("requirements.txt", "requirements-dev.txt"):
+        assert [line for line in pinned(name) if line not in constraints] == []
+    known = {line.split("==")[0] for line in constraints}
+    extra = [line for line in pinned("requirements-slurm.txt") if line.split("==")[0] in known]
+    assert [line for line in extra if line not in constraints] == []
+    assert set(pinned("requirements-slides.txt")) < set(pinned("requirements.txt"))
+
+
+@pytest.mark.parametrize(
+    ("environment", "pins"),
+    [("stainfuser.yaml", "requirements.txt"), ("slides.yaml", "requirements-slides.txt")],
+)
+def test_conda_files_name_the_pins_and_this_python(environment, pins):
+    conda = yaml.safe_load((REPOSITORY / "envs" / environment).read_text())
+    python, _, packages = conda["dependencies"]
+    assert python == "python =3.11" and conda["channels"][0] == "conda-forge"
+    assert packages["pip"] == [f"-r {pins}", "-c constraints.txt"]
+
+
+def test_images_hold_the_pins_and_this_python():
+    for name in ("Dockerfile", "stainfuser.def"):
+        recipe = (REPOSITORY / "envs" / name).read_text()
+        assert "python:3.11-slim" in recipe
+        assert "-r envs/requirements.txt -c envs/constraints.txt" in recipe
+
+
+def test_rules_of_the_small_environment_import_nothing_beside_it():
+    names = re.compile(r"(?:rule|checkpoint) (\w+):")
+    rules = []
+    for path in sorted((REPOSITORY / "workflow" / "rules").glob("*.smk")):
+        blocks = re.split(r"(?=\n *(?:rule|checkpoint) \w+:)", "\n" + path.read_text())
+        rules += [names.search(block)[1] for block in blocks if "envs/slides.yaml" in block]
+    assert {"probe_slide", "mask_tissue", "extract_tiles"} <= set(rules)
+    beside = set(pinned("requirements.txt")) - set(pinned("requirements-slides.txt"))
+    modules = [f"stainfuser.stages.{rule}" for rule in rules] + ["stainfuser.recording"]
+    found = {name.split(".")[0].lower() for name in everything_imported(modules)}
+    assert found & {pin.split("==")[0] for pin in beside} == set()
 
 
 # The checks themselves must be able to fail.

@@ -13,7 +13,7 @@ rule cluster_stains:
     benchmark:
         "results/benchmarks/cluster_stains.tsv"
     conda:
-        "../../envs/stainfuser.yaml"
+        "../../envs/slides.yaml"
     threads: 2
     resources:
         mem_mb=growing(8000, per_slide=4),

@@ -9,7 +9,7 @@ rule make_demo_slide:
     benchmark:
         "results/benchmarks/make_demo_slide/{slide}.tsv"
     conda:
-        "../../envs/stainfuser.yaml"
+        "../../envs/slides.yaml"
     threads: 1
     resources:
         mem_mb=growing(3000),
@@ -31,7 +31,7 @@ rule make_demo_target:
     benchmark:
         "results/benchmarks/make_demo_target.tsv"
     conda:
-        "../../envs/stainfuser.yaml"
+        "../../envs/slides.yaml"
     threads: 1
     resources:
         mem_mb=growing(2000),

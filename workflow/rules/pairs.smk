@@ -13,7 +13,7 @@ checkpoint plan_pairs:
     benchmark:
         "results/benchmarks/plan_pairs.tsv"
     conda:
-        "../../envs/stainfuser.yaml"
+        "../../envs/slides.yaml"
     threads: 1
     resources:
         mem_mb=growing(8000),
@@ -72,7 +72,7 @@ if config["pairs"]["attach"]:
         benchmark:
             "results/benchmarks/attach_pairs.tsv"
         conda:
-            "../../envs/stainfuser.yaml"
+            "../../envs/slides.yaml"
         threads: 1
         resources:
             mem_mb=growing(4000),
@@ -98,7 +98,7 @@ else:
         benchmark:
             "results/benchmarks/merge_pairs.tsv"
         conda:
-            "../../envs/stainfuser.yaml"
+            "../../envs/slides.yaml"
         threads: 1
         resources:
             mem_mb=growing(2000),

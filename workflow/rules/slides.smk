@@ -9,7 +9,7 @@ rule check_target:
     benchmark:
         "results/benchmarks/check_target/{target}.tsv"
     conda:
-        "../../envs/stainfuser.yaml"
+        "../../envs/slides.yaml"
     threads: 1
     resources:
         mem_mb=growing(2000),
@@ -32,7 +32,7 @@ rule probe_slide:
     group:
         "slide_input"
     conda:
-        "../../envs/stainfuser.yaml"
+        "../../envs/slides.yaml"
     threads: 1
     resources:
         mem_mb=growing(2000),
@@ -58,7 +58,7 @@ checkpoint list_slides:
     benchmark:
         "results/benchmarks/list_slides.tsv"
     conda:
-        "../../envs/stainfuser.yaml"
+        "../../envs/slides.yaml"
     threads: 1
     resources:
         mem_mb=growing(1000, per_slide=0.02),
@@ -81,7 +81,7 @@ rule accept_slides:
         "results/benchmarks/accept_slides.tsv"
     priority: -10
     conda:
-        "../../envs/stainfuser.yaml"
+        "../../envs/slides.yaml"
     threads: 1
     resources:
         mem_mb=growing(500, per_slide=0.02),

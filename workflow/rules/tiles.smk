@@ -13,7 +13,7 @@ rule mask_tissue:
     group:
         "slide_tiles"
     conda:
-        "../../envs/stainfuser.yaml"
+        "../../envs/slides.yaml"
     threads: 1
     resources:
         mem_mb=growing(2000),
@@ -41,7 +41,7 @@ rule extract_tiles:
     group:
         "slide_tiles"
     conda:
-        "../../envs/stainfuser.yaml"
+        "../../envs/slides.yaml"
     threads: 1
     resources:
         mem_mb=growing(2000),
