@@ -10,20 +10,19 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from stainfuser.diffusion.arm_results import FAILURES, STYLE_KEYS, sentence, stamp_arm
 from stainfuser.diffusion.arms import ArmNotAvailableError, Normalize, build_arm
 from stainfuser.diffusion.loading import load_pipeline
 from stainfuser.diffusion.segmenter_training import segment
 from stainfuser.diffusion.torch_threads import torch_threads
-from stainfuser.errors import StainFuserError
 from stainfuser.evaluation_arms import arm_named
-from stainfuser.files import atomic_path, write_json
+from stainfuser.files import atomic_path, sha256_file, write_json
 from stainfuser.io.downstream_store import DownstreamData, read_downstream
 from stainfuser.logs import LOGGER, progress
 from stainfuser.nn.segmenter import Segmenter, load_segmenter
 from stainfuser.nucleus_pictures import outlined
 from stainfuser.pictures import save_picture
 from stainfuser.stain.panoptic_quality import COUNTS, panoptic_counts
-from stainfuser.stamps import make_stamp
 
 Images = NDArray[np.uint8]
 
@@ -32,8 +31,6 @@ TRAINING_STAIN = "training_stain"
 # Arms that do not look at the target: one answer serves all of them.
 WITHOUT_TARGET = ("identity", "vae", TRAINING_STAIN)
 COLUMNS = ("method", "dataset", "target", "shift", "tile", "group", "class", *COUNTS)
-# What may go wrong within an arm without being a defect of the scoring.
-FAILURES = (StainFuserError, RuntimeError, ValueError, OSError, MemoryError, ImportError)
 
 
 def segment_arm(
@@ -98,25 +95,17 @@ def segment_arm(
         try:
             table, picture = _counted(arm, data, network, rows, options)
         except ArmNotAvailableError as error:
-            state, failure = "not run", _sentence(error)
+            state, failure = "not run", sentence(error)
         except FAILURES as error:
-            state, failure = "failed", _sentence(error)
+            state, failure = "failed", sentence(error)
     if failure:
         LOGGER.warning("%s, %s: %s", arm, state, failure)
-    stamp = make_stamp("segment_arm", {"arm": arm, "seed": seed, "slow_arm_tiles": slow_arm_tiles})
+    models = {"model": model_dir, "trained": trained_dir}
+    stamp = stamp_arm(arm, seed, slow_arm_tiles, style_options, models, baseline_dirs)
+    stamp |= {"rule": "segment_arm", "data_sha256": sha256_file(data_path)}
     _write_table(table_path, table, stamp)
     write_json(record_path, {"arm": arm, "state": state, "failure": failure, **stamp})
     save_picture(picture_path, picture)
-
-
-STYLE_KEYS = (
-    "feature_network",
-    "allow_random_weights",
-    "optimizer",
-    "iterations",
-    "content_weight",
-    "style_weight",
-)
 
 
 def _tested_rows(data: DownstreamData, most_tiles: int | None) -> NDArray[np.int64]:
@@ -187,7 +176,3 @@ def _write_table(path: str | Path, table: pd.DataFrame, stamp: Mapping[str, str]
     rows = pa.Table.from_pandas(table, schema=schema, preserve_index=False)
     with atomic_path(path) as partial:
         pq.write_table(rows.replace_schema_metadata(dict(stamp)), partial)
-
-
-def _sentence(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
