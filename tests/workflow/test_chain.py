@@ -72,6 +72,23 @@ def test_the_summary_has_the_contracts_columns_and_methods(small_demo):
     assert (finite["value"] <= finite["ci_high"]).all()
 
 
+def test_an_arm_that_lacks_something_is_named_and_the_others_go_on(small_demo):
+    folder = small_demo.folder / "results"
+    record = json.loads((folder / "evaluation/arms/nst.json").read_text())
+    assert record["state"] == "not run" and "pairs.feature_weights" in record["failure"]
+    assert "NST" in (folder / "report/index.html").read_text(encoding="utf-8")
+    done = [json.loads(p.read_text())["state"] for p in folder.glob("evaluation/arms/*.json")]
+    assert done.count("done") == len(done) - 1 == 8
+
+
+def test_every_normalised_slide_is_looked_at_whole(small_demo):
+    for name in SLIDES:
+        path = small_demo.folder / f"results/evaluation/consistency/demo/{name}.json"
+        content = json.loads(path.read_text())
+        assert content["invariance"] == {"tile_order": 0, "batch_size": 0, "repeat": 0}
+        assert len(content["findings"]) == 4
+
+
 def test_the_report_is_one_file_that_loads_nothing(small_demo):
     report = (small_demo.folder / "results/report/index.html").read_text(encoding="utf-8")
     sources = re.findall(r"""(?:src|href)\s*=\s*["']([^"']*)""", report)

@@ -33,7 +33,7 @@ def test_a_damaged_slide_does_not_keep_the_others_from_their_report(small_demo, 
         "slides=slides",
         f"target={demo / 'demo/target.png'}",
         f"model={demo / 'model'}",
-        "evaluate={tiles_per_slide: 2}",
+        "evaluate={tiles_per_slide: 2, arms: [identity, macenko, delivered]}",
     ]
     first = run_workflow(tmp_path, "all", "--config", *options)
     assert first.status != 0
