@@ -14,7 +14,7 @@ from stainfuser.files import atomic_path, exclusive_folder, read_json, sha256_co
 from stainfuser.logs import logged
 from stainfuser.run_lock import hold_run_lock
 from stainfuser.seeds import derive_seed, generator
-from stainfuser.stamps import make_stamp
+from stainfuser.stamps import OF_THE_CODE, make_stamp, settings_of
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -52,6 +52,22 @@ def test_a_stamp_names_rule_configuration_and_inputs():
     assert stamp["rule"] == "extract_tiles"
     assert json.loads(stamp["config"]) == {"tile_px": 256}
     assert stamp["source_sha256"] == "0" * 64
+
+
+def test_a_stamp_names_code_packages_and_seed_and_no_folder():
+    config = {"seed": 7, "weights": "/home/quixotl/vgg.pth"}
+    stamp = make_stamp("transfer_style", config)
+    assert stamp["seed"] == "7"
+    assert json.loads(stamp["config"])["weights"] == "vgg.pth"
+    assert len(stamp["sources_sha256"]) == len(stamp["environment_sha256"]) == 64
+    assert stamp["commit"]
+    assert settings_of(stamp) == {
+        key: text for key, text in stamp.items() if key not in OF_THE_CODE
+    }
+    assert (
+        stamp["config_sha256"]
+        == make_stamp("any", {**config, "weights": "vgg.pth"})["config_sha256"]
+    )
 
 
 def test_a_user_error_is_one_sentence_and_status_1(tmp_path, capsys):

@@ -6,8 +6,12 @@ import json
 import shutil
 from pathlib import Path
 
+import h5py
+import numpy as np
 import pytest
+import tifffile
 from helpers_workflow import Run, run_workflow, small_options
+from PIL import Image
 
 pytestmark = pytest.mark.workflow
 SLIDE = "results/normalized/demo/cedar-1.svs"
@@ -79,3 +83,39 @@ def test_a_slide_that_left_the_demo_is_known_and_another_configuration_named(cop
     other = audit(copy, f"audit={tmp_path / 'renamed.svs'}", "normalize={sample_tiles: 7}")
     assert other.status != 0
     assert "sample_tiles was" in other.text
+
+
+def test_every_product_that_can_says_what_made_it(small_demo):
+    results = small_demo.folder / "results"
+    of_the_code = {"commit", "sources_sha256", "environment_sha256"}
+    for path, also in (
+        (SLIDE, {"model_sha256", "source_sha256", "target_sha256", "seed"}),
+        ("results/normalized/demo/cedar-1.json", {"model_sha256", "mask_sha256", "rule"}),
+        ("results/tiles/cedar-1.h5", {"source_sha256", "mask_sha256", "seed"}),
+        ("results/masks/cedar-1.png", {"source_sha256"}),
+        ("results/targets/demo.png", {"source_sha256"}),
+        ("results/pairs/pairs.h5", {"sources_sha256", "targets_sha256"}),
+        ("results/model/stainfuser.json", {"pairs_sha256", "seed"}),
+        ("results/clusters/centroids.npz", {"inputs_sha256", "seed"}),
+    ):
+        missing = {"config_sha256", *of_the_code, *also} - stamp_of(small_demo.folder / path)
+        assert not missing, (path, missing)
+    assert (results / "provenance/jobs/summarize_evaluation.json").exists()  # tables have no room
+
+
+def stamp_of(path: Path) -> set[str]:
+    """Return the names of what a product says of its making."""
+    if path.suffix == ".svs":
+        with tifffile.TiffFile(path) as tiff:
+            fields = tiff.pages[0].description.split("|")
+        return {field.split(" = ")[0].removeprefix("StainFuser ") for field in fields}
+    if path.suffix == ".h5":
+        with h5py.File(path) as file:
+            return set(file.attrs)
+    if path.suffix == ".png":
+        with Image.open(path) as image:
+            return set(image.info)
+    if path.suffix == ".npz":
+        return set(np.load(path).files)
+    content = json.loads(path.read_text())
+    return set(content.get("stamp", content))

@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from stainfuser.errors import InputError
-from stainfuser.files import atomic_path
+from stainfuser.files import atomic_path, sha256_content, sha256_file
 from stainfuser.io.images import read_image
 from stainfuser.io.tile_store import TileReader
 from stainfuser.logs import LOGGER, progress
@@ -108,7 +108,9 @@ def cluster_stains(
     table = pd.concat([tiles, *(assign_clusters(image, tissue, stain) for image in images)])
     with atomic_path(assignments_path) as partial:
         table[COLUMNS].to_csv(partial, index=False, lineterminator="\n")
-    _write_centroids(centroids_path, tissue, stain, make_stamp("cluster_stains", options))
+    read = [sha256_file(path) for path in (*tiles_paths, *target_paths)]
+    stamp = make_stamp("cluster_stains", options, inputs_sha256=sha256_content(read))
+    _write_centroids(centroids_path, tissue, stain, stamp)
     clean = tiles[is_own_tissue(tiles)]
     _draw_tissue(tissue_montage_path, clean, tissue, tile_set, seed)
     _draw_stain(stain_montage_path, clean, stain, tile_set, seed)

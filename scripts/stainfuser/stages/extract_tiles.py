@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stainfuser.errors import SlideError
-from stainfuser.files import read_json
+from stainfuser.files import read_json, sha256_file
 from stainfuser.io.image_sets import open_images
 from stainfuser.io.masks import read_mask, read_mask_atlas
 from stainfuser.io.regions import RegionReader
@@ -100,8 +100,9 @@ def extract_tiles(
         "jpeg_quality": jpeg_quality,
         "seed": seed,
     }
+    hashes = {"source_sha256": record["sha256"], "mask_sha256": sha256_file(mask_path)}
     attributes = {
-        **make_stamp("extract_tiles", config, source_sha256=record["sha256"]),
+        **make_stamp("extract_tiles", config, **hashes),
         "slide": slide,
         "mpp": mpp,
         "level0_tile_px": round(side_px),

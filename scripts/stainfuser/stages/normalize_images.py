@@ -17,7 +17,7 @@ from stainfuser.files import exclusive_folder, read_json, sha256_content, sha256
 from stainfuser.io.images import read_image
 from stainfuser.io.outputs import check_writable, explain_full_disk, move_into_place
 from stainfuser.seeds import derive_seed
-from stainfuser.stamps import make_stamp
+from stainfuser.stamps import make_stamp, settings_of
 
 
 def normalize_images(
@@ -119,7 +119,7 @@ def normalize_images(
         lambda: load_model(model_dir, device),
     )
     job = ImageSetJob(slide, Path(slide_path), record, options, seed, threads, stamp, model)
-    run_dir = Path(work_dir) / sha256_content([stamp, record["mpp"]])[:16]
+    run_dir = Path(work_dir) / sha256_content([settings_of(stamp), record["mpp"]])[:16]
     with exclusive_folder(work_dir), explain_full_disk(Path(work_dir)):
         images, left_out = job.write_all(run_dir)
         if not images:

@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from stainfuser.errors import InputError
-from stainfuser.files import atomic_path
+from stainfuser.files import atomic_path, sha256_file
 from stainfuser.io.image_store import ImagePlace, write_image_store
 from stainfuser.io.images import read_image
 from stainfuser.io.tile_store import TileReader
@@ -80,9 +80,10 @@ def plan_pairs(
     used = np.unique(np.concatenate(pairs))
     sources, pairs = sources.iloc[used], [np.searchsorted(used, chosen) for chosen in pairs]
     options = {"seed": seed, "exact": exact, "sources_per_target": sources_per_target}
+    stamp = make_stamp("plan_pairs", options, assignments_sha256=sha256_file(assignments_path))
     with ExitStack() as stack:
         tiles = _TileFinder(stack, tiles_paths, target_paths)
-        attributes = {**make_stamp("plan_pairs", options), "mpp": tiles.mpp}
+        attributes = {**stamp, "mpp": tiles.mpp}
         source_ids = [f"s{index:04d}" for index in range(len(sources))]
         target_ids = [f"t{index:03d}" for index in range(len(targets))]
         write_image_store(

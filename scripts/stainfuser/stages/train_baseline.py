@@ -31,7 +31,7 @@ from stainfuser.logs import LOGGER
 from stainfuser.nn.translators import MULTIPLE_PX
 from stainfuser.pictures import contact_sheet, save_picture
 from stainfuser.stain.target_tiles import cut_tile
-from stainfuser.stamps import make_stamp
+from stainfuser.stamps import make_stamp, settings_of
 
 # Momentum of generators and discriminators, as CycleGAN has it; the norm cuts off rare blows.
 BETAS, MAX_GRADIENT_NORM, WARMUP_STEPS, WEIGHT_DECAY = (0.5, 0.99), 5.0, 30, 1e-4
@@ -98,7 +98,7 @@ def train_baseline(
     with exclusive_folder(work_dir) as folder, reproducible(threads):
         from accelerate import Accelerator
 
-        checkpoints = _own_folder(folder, {**stamp, "threads": str(threads)})
+        checkpoints = _own_folder(folder, {**settings_of(stamp), "threads": str(threads)})
         network = build_network(params, seed)
         partial = folder / "partial"
         shutil.rmtree(partial, ignore_errors=True)

@@ -53,7 +53,7 @@ from stainfuser.io.image_collection import (
 from stainfuser.logs import LOGGER
 from stainfuser.nn.feature_networks import FeatureNetwork, load_feature_network
 from stainfuser.pictures import save_picture
-from stainfuser.stamps import make_stamp
+from stainfuser.stamps import make_stamp, settings_of
 
 # What this stage writes into a model's folder, beside an operator head.
 PARTS = ("vae", "unet", "controlnet", "scheduler", "model_index.json")
@@ -167,7 +167,7 @@ def train_compact_diffusion(
             images = [*train.images, *draw_phantoms(tile_px, seed)]
             train = replace(train, style=StylePairs(images, network, style_share))
         pipeline = _assemble(options, head_dir, seed)
-        folder = Path(work_dir) / sha256_content({**stamp, "threads": threads})[:16]
+        folder = Path(work_dir) / sha256_content({**settings_of(stamp), "threads": threads})[:16]
         rows = train_compact(
             pipeline,
             CompactData(train, validation),

@@ -37,7 +37,7 @@ from stainfuser.errors import ConfigError
 from stainfuser.files import sha256_content, sync_files, write_json
 from stainfuser.io.pair_store import PairStore
 from stainfuser.logs import LOGGER
-from stainfuser.stamps import make_stamp
+from stainfuser.stamps import make_stamp, settings_of
 
 # Parameters of the stage that are no keys of the configuration section.
 NOT_OPTIONS = (
@@ -171,7 +171,7 @@ def train_normalizer(
             seed,
             pairs.mpp,
             head,
-            sha256_content(stamp),
+            sha256_content(settings_of(stamp)),
         )
         if accelerator.is_main_process:
             parts = render_parts(
@@ -232,7 +232,7 @@ def _fingerprint(images: PairImages, split: Split) -> str:
 
 def _work_folder(work_dir: Path, stamp: dict[str, str], threads: int) -> Path:
     """Return the folder of this configuration's checkpoints; those of others are removed."""
-    name = sha256_content({**stamp, "threads": threads})[:16]
+    name = sha256_content({**settings_of(stamp), "threads": threads})[:16]
     for other in work_dir.glob("*"):
         if other.is_dir() and other.name != name:
             LOGGER.info("train: configuration or pairs changed, training starts anew")

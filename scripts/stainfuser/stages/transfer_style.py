@@ -24,7 +24,7 @@ from stainfuser.stain.metrics import (
 )
 from stainfuser.stain.recolouring import Recolouring
 from stainfuser.stain.style import fit_style, measure_look
-from stainfuser.stamps import make_stamp
+from stainfuser.stamps import make_stamp, settings_of
 
 METHODS = ("class_guided", "recolour", "nst", "nst_operator")
 SCORES = ("style_distance", "sliced_wasserstein", "gradient_correlation", "source_delta_e")
@@ -111,7 +111,9 @@ def transfer_style(
             **made_with,
         }
         stamp = make_stamp("transfer_style", options, **inputs)
-        draft = ShardDraft(work_dir, {**stamp, "rows": rows}, len(rows), target.shape, SCORES)
+        draft = ShardDraft(
+            work_dir, {**settings_of(stamp), "rows": rows}, len(rows), target.shape, SCORES
+        )
         _fill(draft, transfer, sources, rows, target, 1 if method.startswith("nst") else None)
         write_shard(shard_path, draft, rows, {**stamp, "pair_target": pair_target})
         title = f"{pair_target}: {len(rows)} sources, {method}"
