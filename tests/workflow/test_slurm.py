@@ -22,9 +22,9 @@ pytestmark = pytest.mark.workflow
 ON_CPUS = ["train_normalizer:gpu=0", "train_normalizer:slurm_partition=cpu"]
 # A first attempt with less memory than Python itself takes, a second one with enough.
 SHORT_OF_MEMORY = ["make_demo_target:mem_mb=30 if attempt == 1 else 1000 * attempt"]
-# Many short jobs as one: their arithmetic is that of a local run.
-GROUPS = ["apply_arm=arms", "measure_arm=metrics", "transfer_style=styles"]
-COMPONENTS = ["slide_input=4", "slide_tiles=8", "arms=12", "metrics=12", "styles=12"]
+# Short jobs of so many slides are one: as in the profile, made small.
+GROUPS = ["--groups", "transfer_style=styles"]
+COMPONENTS = ["--group-components", "slide_input=4", "slide_tiles=4", "styles=12"]
 
 
 @pytest.fixture(scope="module")
@@ -60,13 +60,13 @@ def slurm_command(folder: Path, *arguments: str) -> list[str]:
     program = [sys.executable, "-m", "snakemake", "-s", str(REPOSITORY / "Snakefile")]
     site = ["--slurm-no-account", "--slurm-status-command", "squeue", "--latency-wait", "5"]
     patience = ["--slurm-init-seconds-before-status-checks", "1", "--cores", "2"]
-    groups = ["--groups", *GROUPS, "--group-components", *COMPONENTS]
     return [
         *program,
         *["--directory", str(folder), "--workflow-profile", str(profile)],
         *site,
         *patience,
-        *groups,
+        *GROUPS,
+        *COMPONENTS,
         *small_options(),
         *arguments,
     ]
@@ -95,7 +95,7 @@ def jobs_of(environment: dict[str, str], *, state: str = "all") -> list[list[str
 
 
 def kill_when(
-    process: subprocess.Popen, environment: dict[str, str], rule: str, give_up_s: float = 600.0
+    process: subprocess.Popen, environment: dict[str, str], rule: str, give_up_s: float = 900.0
 ) -> set[str]:
     """Kill the controller when a job of `rule` runs; return all states that jobs were seen in."""
     seen: set[str] = set()
@@ -116,12 +116,12 @@ def kill_when(
 def killed_and_resumed(environment, tmp_path_factory) -> tuple[Run, set[str], list, list]:
     """Return the resumed run, the states seen before the kill, what the kill left, all jobs."""
     folder = tmp_path_factory.mktemp("run")
-    asked = ["--set-resources", *ON_CPUS, *SHORT_OF_MEMORY, "--", "all"]
+    asked = ["--set-resources", *ON_CPUS, *SHORT_OF_MEMORY, "--", "train", "normalize"]
     with open(folder / "killed.log", "wb") as log:
         process = subprocess.Popen(
             slurm_command(folder, *asked), cwd=folder, env=environment, stdout=log, stderr=log
         )
-        seen = kill_when(process, environment, "rule_train_normalizer")
+        seen = kill_when(process, environment, "rule_normalize_slide")
     orphans = jobs_of(environment, state="running,pending")
     resumed = run_on_slurm(folder, environment, *asked)
     return resumed, seen, orphans, jobs_of(environment)
@@ -130,7 +130,7 @@ def killed_and_resumed(environment, tmp_path_factory) -> tuple[Run, set[str], li
 def test_a_killed_controller_is_resumed_to_the_bytes_of_a_local_run(killed_and_resumed, small_demo):
     resumed, _, orphans, _ = killed_and_resumed
     assert resumed.status == 0, resumed.text[-4000:]
-    assert any(name.startswith("rule_train_normalizer") for name, *_ in orphans)
+    assert any(name.startswith("rule_normalize_slide") for name, *_ in orphans)
     assert "cancelled jobs of a killed run" in resumed.text
     expected = fingerprints(small_demo.folder, PRODUCTS)
     assert len(expected) > 10
