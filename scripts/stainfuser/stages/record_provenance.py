@@ -108,6 +108,7 @@ def _page(ledger: Ledger, picture: str, facts: RunFacts) -> str:
     return environment.get_template("provenance.html.j2").render(
         version=__version__,
         picture=picture,
+        picture_width_px=int(picture.split('width="', 1)[1].split('"', 1)[0]),
         license=facts.license,
         snakemake_version=facts.snakemake_version,
         **page_facts(ledger),
