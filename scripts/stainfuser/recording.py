@@ -131,16 +131,21 @@ class JobRecord:
         return rule
 
     def _check_what_was_given(self) -> None:
-        """Compare the user's own files with what the makers of the other inputs read of them."""
-        given = {_where(known): known for known in self.inputs if "made_by" not in known}
+        """Compare the user's own files with what the makers of the other inputs read of them.
+
+        Files of one name that lie apart are told by their role: a slide is no target image.
+        """
+        given: dict[tuple[str, ...], set[str]] = {}
+        for known in self.inputs:
+            if "made_by" not in known:
+                given.setdefault(_role(known), set()).add(known["sha256"])
         for known in self.inputs if given else ():
             earlier = self._record_of(known) if "made_by" in known else {"inputs": []}
             for read in earlier["inputs"]:
-                mine = given.get(_where(read))
-                if mine and mine["sha256"] != read["sha256"]:
+                if read["sha256"] not in given.get(_role(read), {read["sha256"]}):
                     wrong = f"it was changed after the rule {known['made_by']} read it"
                     remedy = "touch it and run again, so that every rule reads it anew"
-                    raise InputError(mine["path"], wrong, remedy)
+                    raise InputError(read["path"], wrong, remedy)
 
     def _record_of(self, made: dict[str, Any]) -> dict[str, Any]:
         """Return the record of an input's job, if that has wildcards of this one."""
@@ -206,6 +211,10 @@ def read_record(path: str | Path) -> dict[str, Any]:
 
 def _remedy(path: str, rule: str) -> str:
     return f"delete {without_paths(path)} and run again, so that {rule} makes it anew"
+
+
+def _role(known: dict[str, Any]) -> tuple[str, ...]:
+    return known["name"], *_where(known)
 
 
 def _where(known: dict[str, Any]) -> tuple[str, str]:

@@ -93,6 +93,15 @@ def test_a_slide_replaced_after_its_probe_stops_the_next_stage(tmp_path, monkeyp
     assert "a.svs: it was changed after the rule probe_slide read it" in capsys.readouterr().err
 
 
+def test_a_slide_and_a_target_of_one_name_are_two_files(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    given = {"slide": tmp_path.parent / "one/a.png", "target": tmp_path.parent / "two/a.png"}
+    for name, path in given.items():
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(name)
+    run_all(given)
+
+
 def test_a_folder_made_again_may_be_read(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     given = given_files(tmp_path / "given")

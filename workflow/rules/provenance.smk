@@ -38,7 +38,7 @@ rule audit:
         "results/logs/audit.log",
     conda:
         "../../envs/stainfuser.yaml"
-    threads: workflow.cores
+    threads: workflow.cores or 1
     resources:
         mem_mb=growing(1000, per_slide=1),
         runtime=growing(60, per_slide=1),
