@@ -10,5 +10,6 @@ with recorded(snakemake):
         figure_paths=snakemake.output.figure,
         seed=snakemake.params.seed,
         centre=snakemake.params.centre,
+        crossed=snakemake.params.crossed,
         **snakemake.params.options,
     )

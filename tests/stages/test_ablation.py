@@ -143,6 +143,7 @@ def test_a_failing_instance_is_named_and_stops_no_other(phantoms_path, config, t
         figure_paths=figures,
         seed=1,
         centre=CENTRE,
+        crossed=[["training_px", "run_px"]],
         bootstrap_samples=50,
         confidence=0.95,
     )

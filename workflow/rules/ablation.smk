@@ -102,6 +102,7 @@ rule summarize_ablation:
             key: config["ablation"][key] for key in ("bootstrap_samples", "confidence")
         },
         centre=config["ablation"]["centre"],
+        crossed=config["ablation"]["crossed"],
         seed=config["seed"],
     script:
         "../../scripts/summarize_ablation.py"

@@ -28,6 +28,7 @@ def summarize_ablation(
     figure_paths: Sequence[str | Path],
     seed: int,
     centre: Mapping[str, Any],
+    crossed: Sequence[Sequence[str]],
     bootstrap_samples: int,
     confidence: float,
 ) -> None:
@@ -40,9 +41,10 @@ def summarize_ablation(
     summary_path
         CSV with `COLUMNS`. A failed instance has one row, without metric, that says why.
     figure_paths
-        ``<axis>.png``: the instances that differ from the centre in that axis alone.
-    centre
-        Axis → value.
+        ``<axis>.png``: the instances that differ from the centre in that axis, and in axes that it
+        is crossed with.
+    centre, crossed
+        As in `ablation_plan.plan_instances`.
     """
     outcomes = [read_json(path) for path in outcome_paths]
     rows = [
@@ -60,7 +62,9 @@ def summarize_ablation(
     failed = sum(bool(outcome["failure"]) for outcome in outcomes)
     LOGGER.info("%d instances, %d of them failed", len(outcomes), failed)
     for path in figure_paths:
-        _draw(Path(path), rows, centre, confidence)
+        axis = Path(path).stem
+        partners = [name for group in crossed if axis in group for name in group if name != axis]
+        _draw(Path(path), _placed(rows, axis, partners, centre), confidence)
 
 
 def name_of(instance: Mapping[str, Any], centre: Mapping[str, Any]) -> str:
@@ -101,63 +105,71 @@ def _text(value: Any) -> Any:
     return f"{value:.6g}" if isinstance(value, float) else value
 
 
-def _draw(
-    path: Path, rows: Sequence[Mapping[str, Any]], centre: Mapping[str, Any], confidence: float
-) -> None:
+def _placed(
+    rows: Sequence[Mapping[str, Any]],
+    axis: str,
+    partners: Sequence[str],
+    centre: Mapping[str, Any],
+) -> list[dict[str, Any]]:
+    """Return the rows of an axis with the label of their place in its figure, in order."""
+    others = [name for name in AXES if name != axis and name not in partners]
+    chosen = [row for row in rows if all(row[name] == centre[name] for name in others)]
+
+    def key(row: Mapping[str, Any]) -> tuple[Any, ...]:
+        value = row[axis] if isinstance(row[axis], int) else str(row[axis])
+        return (*(row[name] for name in partners), value)
+
+    def label(row: Mapping[str, Any]) -> str:
+        apart = [f"{name} {row[name]}" for name in partners if row[name] != centre[name]]
+        own = [] if apart or row[axis] != centre[axis] else ["(centre)"]
+        return "\n".join([str(row[axis]), *apart, *own])
+
+    return [{**row, "place": label(row)} for row in sorted(chosen, key=key)]
+
+
+def _draw(path: Path, rows: Sequence[Mapping[str, Any]], confidence: float) -> None:
     """Draw colour error and structure against the values of the axis the file is named for."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    axis = path.stem
-    others = [name for name in AXES if name != axis]
-    chosen = [row for row in rows if all(row[name] == centre[name] for name in others)]
-    values = _in_order({row[axis] for row in chosen})
-    figure = Figure(figsize=(7.6, 3.2), dpi=150, layout="constrained")
+    places = list(dict.fromkeys(row["place"] for row in rows))
+    width = max(7.6, 1.6 * len(places) + 2.0)
+    figure = Figure(figsize=(width, 3.3), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     colour, structure = figure.subplots(1, 2)
     for magnification, tint in MAGNIFICATIONS.items():
         for panel, metric in ((colour, MEASURED), (structure, STRUCTURE)):
-            points = _points(chosen, axis, f"{metric}_{magnification}", values)
+            points = _points(rows, f"{metric}_{magnification}", places)
             _draw_points(panel, points, tint, f"measured at {magnification}")
-        reference = _points(chosen, axis, f"{UNTOUCHED}_{magnification}", values)
+        reference = _points(rows, f"{UNTOUCHED}_{magnification}", places)
         if reference:
             colour.axhline(reference[0][1], color=tint, lw=1, ls=":")
-    failed = [row for row in chosen if row["failure"]]
-    for row in failed:
-        colour.text(values.index(row[axis]), 0, "failed", ha="center", fontsize=8, color=FAINT)
-    colour.set_title("Colour error to the truth, ΔE (dotted: untouched)", fontsize=9, loc="left")
+    for row in rows:
+        if row["failure"]:
+            x, y = places.index(row["place"]), 0.04
+            where = colour.get_xaxis_transform()
+            colour.text(x, y, "failed", ha="center", fontsize=8, color=FAINT, transform=where)
+    colour.set_title(
+        "Colour error to the truth, \u0394E (dotted: untouched)", fontsize=9, loc="left"
+    )
     structure.set_title("Gradient correlation with the source", fontsize=9, loc="left")
     for panel in (colour, structure):
-        _style(panel, values, axis)
+        _style(panel, places, path.stem)
     colour.set_ylim(bottom=0)
-    figure.suptitle(
-        f"Mean and {confidence:.0%} bootstrap interval over test pairs; all else as in the centre",
-        fontsize=8,
-        color=FAINT,
-        x=0.01,
-        ha="left",
-    )
+    caption = f"Mean and {confidence:.0%} bootstrap interval over test pairs"
+    figure.suptitle(caption, fontsize=8, color=FAINT, x=0.01, ha="left")
     with atomic_path(path) as partial:
         figure.savefig(partial, format="png", metadata={"Software": None}, facecolor="white")
 
 
-def _in_order(values: set[Any]) -> list[Any]:
-    return (
-        sorted(values)
-        if all(isinstance(value, int) for value in values)
-        else sorted(values, key=str)
-    )
-
-
 def _points(
-    rows: Sequence[Mapping[str, Any]], axis: str, metric: str, values: Sequence[Any]
+    rows: Sequence[Mapping[str, Any]], metric: str, places: Sequence[str]
 ) -> list[tuple[int, float, float, float]]:
-    """Return place, mean and interval of every value that has the metric, in order."""
-    known = {row[axis]: row for row in rows if row["metric"] == metric}
+    """Return place, mean and interval of every instance that has the metric."""
     return [
-        (place, known[value]["value"], known[value]["ci_low"], known[value]["ci_high"])
-        for place, value in enumerate(values)
-        if value in known
+        (places.index(row["place"]), row["value"], row["ci_low"], row["ci_high"])
+        for row in rows
+        if row["metric"] == metric
     ]
 
 
@@ -172,9 +184,9 @@ def _draw_points(
         panel.plot([], [], "o", color=tint, label=label)
 
 
-def _style(panel: Any, values: Sequence[Any], axis: str) -> None:
-    panel.set_xticks(range(len(values)), [str(value) for value in values])
-    panel.set_xlim(-0.6, max(len(values), 1) - 0.4)
+def _style(panel: Any, places: Sequence[str], axis: str) -> None:
+    panel.set_xticks(range(len(places)), places)
+    panel.set_xlim(-0.6, max(len(places), 1) - 0.4)
     panel.set_xlabel(AXES[axis], fontsize=9)
     panel.tick_params(labelsize=8, length=0)
     panel.grid(axis="y", color=GRID, lw=0.8)
