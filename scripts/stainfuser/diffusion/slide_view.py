@@ -68,6 +68,14 @@ class SlideView:
         columns = self._mask_span(x - margin_px, x + tile_px + margin_px, axis=1)
         return self.weight[rows, columns]
 
+    def tissue_of_grid(self, tile_px: int) -> NDArray[np.float64]:
+        """Return the share of tissue in the cells of a regular grid on the plane, as a table."""
+        sums = np.zeros((self.weight.shape[0] + 1, self.weight.shape[1] + 1), np.int64)
+        sums[1:, 1:] = (self.weight > 127).cumsum(0, dtype=np.int64).cumsum(1)
+        (top, bottom), (left, right) = (self._mask_cells(tile_px, axis) for axis in (0, 1))
+        upper, lower = (sums[rows][:, right] - sums[rows][:, left] for rows in (top, bottom))
+        return (lower - upper) / ((bottom - top)[:, None] * (right - left))
+
     def weight_of_place(
         self, x_px: int, y_px: int, width_px: int, height_px: int
     ) -> NDArray[np.uint8]:
@@ -75,6 +83,12 @@ class SlideView:
         rows = self._mask_span(y_px / self.scale, (y_px + height_px) / self.scale, axis=0)
         columns = self._mask_span(x_px / self.scale, (x_px + width_px) / self.scale, axis=1)
         return self.weight[rows, columns]
+
+    def _mask_cells(self, tile_px: int, axis: int) -> NDArray[np.int64]:
+        """Return where the cells of a grid start and stop on the mask along an axis, (2, N)."""
+        starts = range(0, self.plane_px[1 - axis], tile_px)
+        spans = (self._mask_span(start, start + tile_px, axis) for start in starts)
+        return np.array([span.indices(self.weight.shape[axis])[:2] for span in spans]).T
 
     def _mask_span(self, start: float, stop: float, axis: int) -> slice:
         per_px = self.weight.shape[axis] * self.scale / (self.height_px, self.width_px)[axis]
@@ -104,7 +118,7 @@ def draw_tiles(
     """
     width, height = view.plane_px
     cells = [(x, y) for y in range(0, height, tile_px) for x in range(0, width, tile_px)]
-    tissue = np.array([(view.weight_of_tile(x, y, tile_px) > 127).mean() for x, y in cells])
+    tissue = view.tissue_of_grid(tile_px).ravel()
     # Where the slide ends within a cell, mirrored pixels would count twice.
     inside = np.array(
         [min(1.0, (width - x) / tile_px) * min(1.0, (height - y) / tile_px) for x, y in cells]

@@ -33,9 +33,11 @@ class ColourTable:
 
     def __init__(self, nodes: NDArray[np.float32]) -> None:
         low, fraction = _between(nodes.shape[0])
-        table = np.empty((256, 256, 256), np.uint32)
-        above, plane = np.empty((2, 256, 256, 3), np.float32)
-        by_red = _along_red(nodes, low, fraction) * np.float32(255.0)
+        table = np.empty((256, 256, 256, 4), np.uint8)
+        above, plane = np.empty((2, 256, 256, 4), np.float32)
+        # With the filler as a fourth channel numbers become bytes in one go.
+        filled = np.concatenate([nodes, np.ones_like(nodes[..., :1])], axis=-1)
+        by_red = _along_red(filled, low, fraction) * np.float32(255.0)
         for blue in range(256):
             part = by_red[low[blue]]
             part = part + fraction[blue] * (by_red[low[blue] + 1] - part)
@@ -46,10 +48,8 @@ class ColourTable:
             above *= fraction[:, None, None]
             plane += above
             plane += np.float32(0.5)  # the cut to whole numbers then rounds
-            entries = table[blue].view(np.uint8).reshape(256, 256, 4)
-            entries[..., :3] = plane
-            entries[..., 3] = 255
-        self._table = table.ravel()
+            table[blue] = plane
+        self._table = table.view(np.uint32).ravel()
         self._local = threading.local()
 
     def apply(self, rgbx: NDArray[np.uint8]) -> NDArray[np.uint8]:
