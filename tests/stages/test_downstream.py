@@ -107,7 +107,7 @@ def scores(folder: Path, arms: list[str], out: Path) -> pd.DataFrame:
         scores_path=out / "scores.parquet",
         summary_path=out / "summary.csv",
         figure_path=out / "overview.png",
-        sheet_path=out / "sheet.png",
+        sheet_path=out / "sheet.jpg",
         seed=1,
         bootstrap_samples=50,
         confidence=0.95,
@@ -195,6 +195,20 @@ def test_a_slow_arm_gets_fewer_tiles_and_its_gain_is_over_the_same(folder, tmp_p
     slow = summary[summary["method"] == "render_50"]
     assert slow.loc["mpq_plus_mean", "n"] == 3
     assert slow.loc["mpq_plus_gain", "value"] == 0.0
+    assert np.isnan(slow.loc["mpq_plus_gain", "ci_low"])
+
+
+def test_arms_are_compared_with_ours_on_the_same_tiles(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(segment_arm_module, "build_arm", lambda *args, **options: np.copy)
+    for name in ("data.h5", "segmenter", *(f"reinhard.{s}" for s in ("parquet", "json", "png"))):
+        (tmp_path / name).symlink_to(folder / name)
+    segmented(tmp_path, "operator")
+    summary = scores(tmp_path, ["operator", "reinhard"], tmp_path / "out")
+    means = summary[summary["metric"] == "mpq_plus_mean"].set_index("method")["value"]
+    paired = summary[summary["metric"] == "mpq_plus_mean_minus_operator"].set_index("method")
+    assert list(paired.index) == ["reinhard"]
+    difference = means["reinhard"] - means["operator"]
+    assert paired.loc["reinhard", "value"] == pytest.approx(difference, abs=1e-5)
 
 
 def test_outlined_nuclei_are_divided_by_image_and_recoloured(tmp_path):

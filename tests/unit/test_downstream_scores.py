@@ -25,10 +25,11 @@ def counts(quality: list[list[float]], tiles: int = 3) -> np.ndarray:
     return found
 
 
-def scored(found: np.ndarray, baseline: np.ndarray | None = None) -> dict[str, Score]:
+def scored(found: np.ndarray, untouched: np.ndarray | None = None) -> dict[str, Score]:
     groups = np.arange(len(found))
     rng = np.random.default_rng(0)
-    return score_arm(found, baseline, groups, CLASSES, SHIFTS, rng, 200, 0.95)
+    beside = {} if untouched is None else {"mpq_plus_gain": untouched}
+    return score_arm(found, beside, groups, CLASSES, SHIFTS, rng, 200, 0.95)
 
 
 def pq(part: float) -> float:
@@ -58,7 +59,7 @@ def test_shifts_are_pooled_before_quality_is_computed():
 def test_unshifted_tiles_have_a_score_of_their_own_and_enter_no_other():
     found = counts([[0.5, 1.0]])
     rng = np.random.default_rng(0)
-    score = score_arm(found, None, np.arange(3), CLASSES, ("pale", "unshifted"), rng, 50, 0.95)
+    score = score_arm(found, {}, np.arange(3), CLASSES, ("pale", "unshifted"), rng, 50, 0.95)
     assert score["mpq_plus_mean"].value == pytest.approx(pq(0.5))
     assert score["mpq_plus_unshifted"].value == 1.0
 
@@ -79,6 +80,11 @@ def test_the_gain_is_paired():
     assert gain.low > 0
     assert gain.high - gain.low < 0.2 * width
     assert scored(arms[0], arms[0])["mpq_plus_gain"] == Score(0.0, 0.0, 0.0)
+
+
+def test_one_piece_of_tissue_has_no_interval():
+    score = scored(counts([[0.5, 0.5]], tiles=1))["mpq_plus_mean"]
+    assert score.value == pytest.approx(pq(0.5)) and np.isnan(score.low) and np.isnan(score.high)
 
 
 def test_a_class_that_is_nowhere_does_not_count():

@@ -27,7 +27,7 @@ def test_every_arm_is_scored_or_named(tmp_path):
     assert {row["n"] for row in rows if row["method"] == "reinhard"} == {"6"}
     assert {row["n"] for row in rows if row["method"] == "nst"} == {"0"}
     assert "nst, not run" in run.text
-    for name in ("overview.png", "segmentations.png", "segmenter/samples.png", "scores.parquet"):
+    for name in ("overview.png", "segmentations.jpg", "segmenter/samples.png", "scores.parquet"):
         assert (folder / name).stat().st_size > 0
 
 

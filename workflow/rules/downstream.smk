@@ -119,7 +119,7 @@ rule score_downstream:
             caption="../report/downstream.rst",
             category="Evaluation",
         ),
-        sheet="results/evaluation/downstream/segmentations.png",
+        sheet="results/evaluation/downstream/segmentations.jpg",
     log:
         "results/logs/score_downstream.log",
     benchmark:

@@ -11,14 +11,20 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from stainfuser.downstream_figure import draw_downstream
-from stainfuser.evaluation_arms import ARMS, arm_named
-from stainfuser.evaluation_terms import known_order
+from stainfuser.evaluation_arms import ARMS, arm_named, reference_arm
+from stainfuser.evaluation_terms import known_order, paired_name
 from stainfuser.files import atomic_path, read_json
 from stainfuser.io.images import read_image
 from stainfuser.logs import LOGGER
 from stainfuser.pictures import contact_sheet, save_picture
 from stainfuser.seeds import generator
-from stainfuser.stain.downstream_scores import UNSHIFTED, score_arm, undefined_scores
+from stainfuser.stain.downstream_scores import (
+    GAIN,
+    MEAN,
+    UNSHIFTED,
+    score_arm,
+    undefined_scores,
+)
 from stainfuser.stain.panoptic_quality import COUNTS
 
 COLUMNS = ("method", "dataset", "metric", "value", "ci_low", "ci_high", "n")
@@ -52,7 +58,7 @@ def score_downstream(
         CSV with `COLUMNS`; `n` is the number of tiles tested under a shift. An arm that failed
         has rows without a value and n = 0.
     figure_path, sheet_path
-        PNG: mPQ+ of every arm; what is found in a tile of each shift after every arm.
+        PNG: mPQ+ of every arm; JPEG: what is found in a tile of each shift after every arm.
     seed, bootstrap_samples, confidence
         Of the resampling of tissue.
     """
@@ -79,19 +85,24 @@ def summarize(
     confidence: float,
 ) -> pd.DataFrame:
     """Return the summary table of `counts`, one arm after the other."""
-    untouched = _Counts(counts[counts["method"] == UNTOUCHED])
+    known = {arm: _Counts(rows) for arm, rows in counts.groupby("method", sort=False)}
+    ours = reference_arm(known)
+    others = {GAIN: UNTOUCHED} | ({paired_name(MEAN, ours): ours} if ours else {})
+    dataset = counts["dataset"].iloc[0] if len(counts) else ""
     rows: list[tuple[object, ...]] = []
     for arm in arms:
-        own = counts[counts["method"] == arm]
-        dataset = own["dataset"].iloc[0] if len(own) else ""
-        if not len(own):
+        if arm not in known:
             LOGGER.warning("%s, %s: %s", arm, records[arm]["state"], records[arm]["failure"])
             rows += [(arm, dataset, name, *score, 0) for name, score in undefined_scores().items()]
             continue
-        found = _Counts(own)
+        found = known[arm]
         scores = score_arm(
             found.values,
-            untouched.of_tiles(found.tiles) if arm != UNTOUCHED and len(untouched.tiles) else None,
+            {
+                name: known[other].of_tiles(found.tiles)
+                for name, other in others.items()
+                if other in known and other != arm
+            },
             found.groups,
             found.classes,
             found.shifts,

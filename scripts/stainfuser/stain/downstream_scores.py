@@ -42,7 +42,7 @@ class Score(NamedTuple):
 
 def score_arm(
     counts: NDArray[np.float64],
-    baseline: NDArray[np.float64] | None,
+    beside: Mapping[str, NDArray[np.float64]],
     groups: NDArray[np.integer],
     classes: Sequence[str],
     shifts: Sequence[str],
@@ -56,9 +56,9 @@ def score_arm(
     ----------
     counts
         See the module.
-    baseline
-        Counts of the same tiles left untouched; the arm's gain over them is resampled in pairs.
-        None: no gain.
+    beside
+        Name of a difference → counts of the same tiles after another arm: the mean of this arm
+        minus that of the other, resampled in pairs.
     groups
         (U,) slide or section of each tile.
     classes, shifts
@@ -70,16 +70,18 @@ def score_arm(
     -------
     dict
         Over targets, of mPQ+ pooled over tiles and shifts: mean, area under the sorted curve, the
-        worst; gain of the mean over `baseline`; F1 of detection in the right class, PQ of each
-        class and mPQ+ under each shift (and of tiles that are `UNSHIFTED`), each the mean over
-        targets.
+        worst; the differences of the mean to what is `beside`; F1 of detection in the right class,
+        PQ of each class and mPQ+ under each shift (and of tiles that are `UNSHIFTED`), each the
+        mean over targets. One piece of tissue has no interval.
     """
     drawn = resampling_weights(groups, rng, samples)
     weights = np.concatenate([np.ones((1, len(counts))), drawn])
     values = _all_scores(counts, weights, classes, shifts)
-    if baseline is not None:
-        untouched = _all_scores(baseline, weights, classes, shifts)
-        values[GAIN] = values[MEAN] - untouched[MEAN]
+    for name, other in beside.items():
+        values[name] = values[MEAN] - _all_scores(other, weights, classes, shifts)[MEAN]
+    if len(counts) == 1:
+        # One piece of tissue says nothing about others.
+        return {name: Score(float(found[0]), *[float("nan")] * 2) for name, found in values.items()}
     return {name: _with_interval(found, confidence) for name, found in values.items()}
 
 
