@@ -3,6 +3,7 @@
 rule record_provenance:
     input:
         normalized_outputs,
+        exported_slides,
         recorded_reports(
             ["results/evaluation/summary.csv", "results/report/index.html"]
         ),

@@ -12,9 +12,9 @@ from stainfuser.provenance.ledger import Item, Job, Ledger
 # What speaks of how something was made, and not against what lies there.
 OTHERWISE = ("other code", "other configuration")
 # Rules whose outputs are what a user takes away.
-FINAL_RULES = ("normalize_slide", "normalize_images")
+FINAL_RULES = ("normalize_slide", "normalize_images", "export_ome_tiff", "export_dicom")
 # Only these outputs of them are slides; the others describe them.
-FINAL_NAMES = ("slide", "folder")
+FINAL_NAMES = ("slide", "folder", "file")
 
 
 @dataclass(frozen=True)
