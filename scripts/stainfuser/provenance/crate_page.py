@@ -30,7 +30,7 @@ def page_facts(ledger: Ledger) -> dict[str, Any]:
     """Return the variables of the template ``provenance.html.j2``."""
     jobs = ledger.in_order()
     slides = [(job, item) for job in jobs for item in final_items(job)]
-    given = _given(ledger, jobs)
+    given = ledger.given(jobs)
     return {
         "rules": [_rule_row(name, jobs) for name in dict.fromkeys(job.rule for job in jobs)],
         "slides": [_slide_row(ledger, *pair) for pair in slides[:MOST_ROWS]],
@@ -59,16 +59,6 @@ def cost_of_recording(ledger: Ledger) -> str:
         f"{len(ledger.jobs)} jobs took {jobs_s:.1f} s, {records_s:.1f} s of it ({share:.1f} %) for "
         "their records, hashing included"
     )
-
-
-def _given(ledger: Ledger, jobs: list[Job]) -> list[Item]:
-    items = {
-        (item.where, item.sha256): item
-        for job in jobs
-        for item in job.inputs
-        if item.where not in ledger.makers
-    }
-    return list(items.values())
 
 
 def _rule_row(name: str, jobs: list[Job]) -> RuleRow:

@@ -128,6 +128,11 @@ class Ledger:
         found = {id(maker): maker for item in job.inputs if (maker := self.makers.get(item.where))}
         return list(found.values())
 
+    def given(self, jobs: list[Job]) -> list[Item]:
+        """Return what jobs read that no job made, each once."""
+        read = [item for job in jobs for item in job.inputs if item.where not in self.makers]
+        return list({(item.where, item.sha256): item for item in read}.values())
+
     def ancestry(self, job: Job) -> list[Job]:
         """Return a job and everything it descends from, parents before children."""
         return self._walk([job])

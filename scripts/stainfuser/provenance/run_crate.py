@@ -9,18 +9,16 @@ engine that ran them all. No agent is named: that would be a person.
 from __future__ import annotations
 
 import json
-from base64 import urlsafe_b64encode
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from mimetypes import guess_type
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from stainfuser import __version__
-from stainfuser.files import sha256_file
+from stainfuser.provenance.crate_files import CrateFiles
 from stainfuser.provenance.judgement import FINAL_RULES, final_items
-from stainfuser.provenance.ledger import Item, Job, Ledger, Where
+from stainfuser.provenance.ledger import Item, Job, Ledger
 
 if TYPE_CHECKING:
     from rocrate.model.entity import Entity
@@ -38,16 +36,6 @@ SNAKEMAKE = "https://snakemake.github.io"
 PAPER = "https://arxiv.org/abs/2403.09302"
 SNAKEMAKE_LANGUAGE = "https://w3id.org/workflowhub/workflow-ro-crate#snakemake"
 CODE_LICENSE = "https://spdx.org/licenses/Apache-2.0"
-MEDIA_TYPES = {
-    ".svs": "image/tiff",
-    ".h5": "application/x-hdf5",
-    ".parquet": "application/vnd.apache.parquet",
-    ".safetensors": "application/octet-stream",
-    ".npz": "application/octet-stream",
-    ".yaml": "application/yaml",
-    ".md": "text/markdown",
-    ".smk": "text/plain",
-}
 
 
 @dataclass(frozen=True)
@@ -90,7 +78,7 @@ class CrateBuilder:
     crate_dir: Path
     run: Path
     crate: ROCrate = field(init=False)
-    _items: dict[tuple[Where, str], Entity] = field(default_factory=dict)
+    files: CrateFiles = field(init=False)
     _values: dict[str, Entity] = field(default_factory=dict)
 
     def build(self) -> dict[str, Any]:
@@ -98,6 +86,7 @@ class CrateBuilder:
         from rocrate.rocrate import ROCrate
 
         self.crate = ROCrate(version="1.1")
+        self.files = CrateFiles(self.crate, self.ledger, self.crate_dir, self.run)
         jobs = [job for job in self.ledger.in_order() if self._exists(job)]
         self._describe_root()
         workflow = self._add_workflow()
@@ -151,7 +140,7 @@ class CrateBuilder:
         self._add(SNAKEMAKE, "WebSite", name="Snakemake")
         main, *others = self.facts.workflow_files
         kinds = ["File", "SoftwareSourceCode", "ComputationalWorkflow", "HowTo"]
-        workflow = self._add_own_file(main, kinds)
+        workflow = self.files.own_file(main, kinds)
         workflow["name"] = "StainFuser"
         workflow["programmingLanguage"] = language
         workflow["version"] = self._code()
@@ -161,22 +150,16 @@ class CrateBuilder:
         workflow["conformsTo"] = self._add(WORKFLOW_PROFILE, "CreativeWork", name=profile)
         self.crate.root_dataset["mainEntity"] = workflow
         for name in others:
-            self._add_own_file(name, ["File"])
+            self.files.own_file(name, ["File"])
         return workflow
 
     def _code(self) -> str:
         commits = {job.content["software"].get("commit", "unknown") for job in self.ledger.jobs}
         return ", ".join([f"{__version__}", *(f"commit {one}" for one in sorted(commits))])
 
-    def _add_own_file(self, name: str, kinds: list[str]) -> Entity:
-        path = self.crate_dir / name
-        facts = {"name": path.name, "sha256": sha256_file(path), **_media(name)}
-        size = {"contentSize": str(path.stat().st_size)}
-        return self.crate.add_file(dest_path=name, properties={**facts, **size, "@type": kinds})
-
     def _add_job(self, job: Job) -> Entity:
         words = ", ".join(job.wildcards.values())
-        record = self._add_record(job)
+        record = self.files.record(job)
         software = job.content["software"]
         return self._add(
             f"#job/{quote(Path(job.record).with_suffix('').as_posix().split('/jobs/', 1)[1])}",
@@ -192,66 +175,15 @@ class CrateBuilder:
             subjectOf=record,
         )
 
-    def _add_record(self, job: Job) -> Entity:
-        path = self.run / job.record
-        name = path.relative_to(self.crate_dir).as_posix()
-        facts = {"name": f"record of {job.rule}", "sha256": sha256_file(path), **_media(name)}
-        return self.crate.add_file(dest_path=name, properties=facts)
-
     def _entities(self, job: Job, items: Iterable[Item], side: str) -> list[Entity]:
         found = []
         for item in items:
-            entity = self._entity(item)
-            parameter = self._parameter(job.rule, side, item.name or "other", _kind(item))
+            entity = self.files.entity(item)
+            parameter = self._parameter(job.rule, side, item.name or "other", self.files.kind(item))
             if parameter not in (known := _as_list(entity.get("exampleOfWork"))):
                 entity["exampleOfWork"] = [*known, parameter]
             found.append(entity)
         return found
-
-    def _entity(self, item: Item) -> Entity:
-        key = (item.where, item.sha256)
-        if key not in self._items:
-            self._items[key] = self._add_item(item)
-        return self._items[key]
-
-    def _add_item(self, item: Item) -> Entity:
-        written = self.ledger.output(item.where)
-        current = item if written is None or written.sha256 == item.sha256 else None
-        manifest = item.files if item.files is not None else (written.files if written else None)
-        is_folder = manifest is not None
-        identifier = self._identifier(item, is_current=current is not None, is_folder=is_folder)
-        facts = {"name": Path(item.path).name, "sha256": item.sha256, **_media(item.path)}
-        if manifest is None:
-            facts["contentSize"] = str(item.size)
-            return (
-                self.crate.add_file(identifier, properties=facts)
-                if _is_address(identifier)
-                else self.crate.add_file(dest_path=identifier, properties=facts)
-            )
-        facts.pop("encodingFormat", None)
-        folder = self._add_folder(identifier, facts)
-        folder["hasPart"] = [
-            self._add_member(identifier, name, digest) for name, digest in sorted(manifest.items())
-        ]
-        return folder
-
-    def _add_folder(self, identifier: str, facts: dict[str, Any]) -> Entity:
-        if _is_address(identifier):
-            return self.crate.add_dataset(identifier, properties=facts)
-        return self.crate.add_dataset(dest_path=identifier, properties=facts)
-
-    def _add_member(self, folder: str, name: str, digest: str) -> Entity:
-        facts = {"name": Path(name).name, "sha256": digest, **_media(name)}
-        if _is_address(folder):
-            return self.crate.add_file(hash_address(digest), properties=facts)
-        return self.crate.add_file(dest_path=f"{folder}/{name}", properties=facts)
-
-    def _identifier(self, item: Item, *, is_current: bool, is_folder: bool) -> str:
-        """Return a path relative to the crate, or what only its hash names."""
-        place, path = item.where
-        if place == "run" and is_current and (self.run / path).exists():
-            return _relative(self.run / path, self.crate_dir)
-        return hash_address(item.sha256, is_folder=is_folder)
 
     def _tool(self, rule: str) -> Entity:
         known = self.crate.dereference(f"#rule/{rule}")
@@ -300,8 +232,8 @@ class CrateBuilder:
         )
 
     def _add_parameters(self, workflow: Entity, jobs: list[Job]) -> None:
-        for side, items in (("input", self._given(jobs)), ("output", _finals(jobs))):
-            kinds = {_kind(item) for item in items}
+        for side, items in (("input", self.ledger.given(jobs)), ("output", _finals(jobs))):
+            kinds = {self.files.kind(item) for item in items}
             parameters = []
             for kind in sorted(kinds):
                 identifier = f"#workflow-{side}/{kind.lower()}"
@@ -309,19 +241,11 @@ class CrateBuilder:
                 known = self._add(identifier, "FormalParameter", name=name, additionalType=kind)
                 parameters.append(known)
                 for item in items:
-                    if _kind(item) == kind:
-                        entity = self._entity(item)
+                    if self.files.kind(item) == kind:
+                        entity = self.files.entity(item)
                         examples = _as_list(entity.get("exampleOfWork"))
                         entity["exampleOfWork"] = [*examples, known]
             workflow[side] = parameters
-
-    def _given(self, jobs: list[Job]) -> list[Item]:
-        found = {}
-        for job in jobs:
-            for item in job.inputs:
-                if item.where not in self.ledger.makers:
-                    found[item.where, item.sha256] = item
-        return list(found.values())
 
     def _add_run(self, workflow: Entity, jobs: list[Job]) -> Entity:
         return self._add(
@@ -330,8 +254,8 @@ class CrateBuilder:
             name="run of StainFuser",
             description="The whole run: slides in, normalised slides out.",
             instrument=workflow,
-            object=[self._entity(item) for item in self._given(jobs)],
-            result=[self._entity(item) for item in _finals(jobs)],
+            object=[self.files.entity(item) for item in self.ledger.given(jobs)],
+            result=[self.files.entity(item) for item in _finals(jobs)],
             startTime=min((job.started for job in jobs), default=""),
             endTime=max((job.ended for job in jobs), default=""),
             actionStatus=COMPLETED,
@@ -372,16 +296,6 @@ class CrateBuilder:
         )
 
 
-def hash_address(sha256: str, *, is_folder: bool = False) -> str:
-    """Return the address of a file (RFC 6920) or folder (ARCP) that only its hash names."""
-    digest = urlsafe_b64encode(bytes.fromhex(sha256)).decode().rstrip("=")
-    return f"arcp://ni,sha-256;{digest}/" if is_folder else f"ni:///sha-256;{digest}"
-
-
-def _is_address(identifier: str) -> bool:
-    return identifier.startswith(("ni:", "arcp:"))
-
-
 def _compact(crate: dict[str, Any]) -> dict[str, Any]:
     """Write lists of one as the one, as RO-Crate 1.1 asks."""
     for entity in crate["@graph"]:
@@ -391,26 +305,9 @@ def _compact(crate: dict[str, Any]) -> dict[str, Any]:
     return crate
 
 
-def _relative(path: Path, folder: Path) -> str:
-    up = 0
-    while not path.is_relative_to(folder):
-        folder, up = folder.parent, up + 1
-    return "../" * up + path.relative_to(folder).as_posix()
-
-
 def _finals(jobs: Iterable[Job]) -> list[Item]:
     made = [item for job in jobs if job.rule in FINAL_RULES for item in final_items(job)]
     return list({item.where: item for item in made}.values())
-
-
-def _kind(item: Item) -> str:
-    return "Dataset" if item.files is not None else "File"
-
-
-def _media(path: str) -> dict[str, str]:
-    suffix = Path(path).suffix.lower()
-    known = MEDIA_TYPES.get(suffix) or guess_type(path)[0]
-    return {"encodingFormat": known or "application/octet-stream"}
 
 
 def _flat(value: Any, name: str = "") -> list[tuple[str, Any]]:
