@@ -30,3 +30,12 @@ def test_slides_and_a_target_are_all_it_needs(tmp_path):
         assert slide.dimensions == (900, 900)
     again = run_workflow(tmp_path, *options)
     assert "Nothing to be done" in again.text
+    # Exports asked for later are all that is made then.
+    made = results / "normalized/reference/one.svs"
+    before = made.stat().st_mtime_ns
+    run = run_workflow(tmp_path, *options, "export={formats: [ome_tiff, dicom]}")
+    assert run.status == 0, run.text[-3000:]
+    assert made.stat().st_mtime_ns == before
+    for export in ("ome_tiff/reference/one.ome.tif", "dicom/reference/one/level-0.dcm"):
+        with openslide.OpenSlide(results / "exported" / export) as slide:
+            assert slide.dimensions == (900, 900)
