@@ -1,4 +1,4 @@
-"""The plan of a probed cohort: what jobs ask for grows with their slide; some slides are measured."""
+"""The plan of a probed cohort: what jobs ask for grows with their slide; some are measured."""
 
 from __future__ import annotations
 
