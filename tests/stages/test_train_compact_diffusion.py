@@ -14,8 +14,8 @@ from PIL import Image
 from stainfuser.diffusion import compact_pairs, compact_style, compact_training
 from stainfuser.diffusion.compact_pairs import draw_pairs
 from stainfuser.diffusion.compact_style import StylePairs
-from stainfuser.diffusion.head_data import prepare_image
 from stainfuser.diffusion.pipeline import StainFuserPipeline
+from stainfuser.diffusion.training_images import prepare_image
 from stainfuser.errors import InputError
 from stainfuser.nn.class_matcher import OperatorHeadParams
 from stainfuser.nn.feature_networks import load_feature_network

@@ -8,7 +8,6 @@ from stainfuser.diffusion.head_data import (
     draw_batch,
     look_like_he,
     moved_directions,
-    prepare_image,
     stack,
     starting_classes,
     unchanged,
@@ -20,6 +19,7 @@ from stainfuser.diffusion.head_training import (
     structure,
     train_head,
 )
+from stainfuser.diffusion.training_images import prepare_image
 from stainfuser.errors import TrainingError
 from stainfuser.nn.class_matcher import OperatorHeadParams
 from stainfuser.nn.operator_head import OperatorHead

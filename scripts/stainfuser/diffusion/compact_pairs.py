@@ -22,12 +22,12 @@ from torch.nn import functional as F
 
 from stainfuser.diffusion.head_data import (
     Example,
-    TrainingImage,
     draw_example,
     look_like_he,
     stack,
 )
 from stainfuser.diffusion.operator_start import find_operator
+from stainfuser.diffusion.training_images import TrainingImage
 from stainfuser.nn.od_torch import MAX_OD, od_to_rgb, rgb_to_od
 from stainfuser.nn.recolour import RecolouringBatch
 from stainfuser.seeds import generator

@@ -11,20 +11,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stainfuser.diffusion.compact_pairs import SET_SIZES, RecolouredPair, Tiles, finished_pair, row
-from stainfuser.diffusion.head_data import (
+from stainfuser.diffusion.head_data import is_plausible
+from stainfuser.diffusion.training_images import (
     TrainingImage,
     draw_scale,
     draw_tile,
-    is_plausible,
     unlikeness,
 )
-from stainfuser.nn.feature_networks import FeatureNetwork
+from stainfuser.errors import InputError
+from stainfuser.nn.feature_networks import FeatureNetwork, load_feature_network
 from stainfuser.nn.gram_style import GramStyle, GramStyleOptions
 
 OPTIONS = GramStyleOptions("lbfgs", iterations=40, content_weight=1.0, style_weight=1.0)
@@ -75,3 +77,18 @@ def _tiles(
     drawn = [draw_tile(image, scale, tile_px, rng) for _ in range(count)]
     tiles, labels = zip(*drawn, strict=True)
     return np.stack(tiles), np.stack(labels)
+
+
+def load_style_network(folder: str | Path, weights: str | None, name: str) -> FeatureNetwork:
+    """Load the network that measures style; its weights are a file below a folder.
+
+    Raises `InputError` where they are missing or damaged.
+    """
+    path = Path(folder) / (weights or "")
+    if not path.is_file():
+        raise InputError(
+            path,
+            "the weights of the network that measures style are not there",
+            "set compact_diffusion.feature_weights, or compact_diffusion.style_share to 0",
+        )
+    return load_feature_network(name, path)

@@ -25,12 +25,12 @@ from stainfuser.diffusion.context import StainTarget, flatten_tokens, reduce_tok
 from stainfuser.diffusion.denoiser_training import VALIDATION_BATCHES, TrainingData, train_denoiser
 from stainfuser.diffusion.encoding import encode_latents, to_range
 from stainfuser.diffusion.examples import ExampleBatch, StoredExamples
-from stainfuser.diffusion.head_data import TrainingImage
 from stainfuser.diffusion.operator_start import START, start_statistics
 from stainfuser.diffusion.optimization import OptimizationParameters, Row, optimize
 from stainfuser.diffusion.pairs import as_tensor
 from stainfuser.diffusion.pipeline import StainFuserPipeline
 from stainfuser.diffusion.sampling import class_labels
+from stainfuser.diffusion.training_images import TrainingImage
 from stainfuser.io.example_store import ExampleStore
 from stainfuser.logs import LOGGER
 from stainfuser.nn.stain_statistics import stain_statistics

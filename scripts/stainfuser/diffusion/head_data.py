@@ -17,20 +17,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from stainfuser.diffusion.training_images import (
+    TrainingImage,
+    draw_scale,
+    draw_tile,
+    unlikeness,
+)
 from stainfuser.nn.colour_moments import ColourMoments, tissue_moments
 from stainfuser.nn.recolour import RecolouringBatch
 from stainfuser.seeds import generator
 from stainfuser.stain.not_he import draw_not_he
 from stainfuser.stain.optical_density import rgb_to_od
 from stainfuser.stain.recolouring import BENDS, Recolouring, random_recolouring
-from stainfuser.stain.stain_directions import stain_directions
-from stainfuser.stain.weak_labels import BACKGROUND, NUCLEI, weak_labels
 
-# Whole factors by which images are averaged before tiles are cut: nuclei of 40x down to overviews.
-SCALES = (1, 2, 3, 4, 6)
-SCALE_SHARES = (0.24, 0.34, 0.2, 0.14, 0.08)
-# Tiles with less tissue than this are drawn again, so often.
-MIN_TISSUE_FRACTION, TILE_ATTEMPTS = 0.2, 12
 # Shares of targets of deliberately other and of like composition, picked from so many candidates
 # for each tile; the rest are as they come.
 MISMATCHED_SHARE, MATCHED_SHARE, CANDIDATES = 0.25, 0.35, 4
@@ -46,29 +45,6 @@ SET_SIZES = ((1, 1), (1, 1), (2, 2), (2, 2), (1, 3), (3, 1), (3, 3))
 GLASS_OD, MAX_GLASS_SHIFT_OD = 0.04, 0.09
 # Realism is judged on every so manieth pixel.
 SKETCH_STEP = 8
-
-
-@dataclass(frozen=True)
-class TrainingImage:
-    """One image at several scales.
-
-    Attributes
-    ----------
-    name
-        File name.
-    pixels
-        Per scale (H, W, 3) uint8 RGB; scales at which the image is smaller than a tile are left
-        out.
-    labels
-        Per scale (H, W) uint8: `weak_labels`.
-    directions
-        (2, 3): stain directions.
-    """
-
-    name: str
-    pixels: tuple[NDArray[np.uint8], ...]
-    labels: tuple[NDArray[np.uint8], ...]
-    directions: NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -102,25 +78,6 @@ class Example:
     target_labels: NDArray[np.uint8]
     first: Recolouring
     second: Recolouring
-
-
-def prepare_image(
-    name: str,
-    rgb: NDArray[np.uint8],
-    tile_px: int,
-    labels: NDArray[np.uint8] | None = None,
-) -> TrainingImage:
-    """Average an image to all scales and label it; raises `ValueError` below `tile_px`."""
-    if min(rgb.shape[:2]) < tile_px:
-        raise ValueError(f"{name}: {rgb.shape[1]} x {rgb.shape[0]} px is less than a tile")
-    labels = weak_labels(rgb) if labels is None else labels
-    factors = [f for f in SCALES if min(rgb.shape[:2]) // f >= tile_px]
-    return TrainingImage(
-        name,
-        tuple(_averaged(rgb, f) for f in factors),
-        tuple(_subsampled(labels, f) for f in factors),
-        stain_directions(rgb_to_od(rgb[::2, ::2])),
-    )
 
 
 def starting_classes(
@@ -278,12 +235,6 @@ def is_plausible(rgb: NDArray[np.floating]) -> bool:
     return bool(is_exposed and greenish < 0.03 and magenta > 2.5)
 
 
-def draw_scale(image: TrainingImage, rng: np.random.Generator) -> int:
-    """Return the number of one of the scales of an image."""
-    shares = np.array(SCALE_SHARES[: len(image.pixels)])
-    return int(rng.choice(len(shares), p=shares / shares.sum()))
-
-
 def _draw_target(
     image: TrainingImage,
     scale: int,
@@ -304,31 +255,6 @@ def _draw_target(
     return [tiles[i] for i in order[:count]]
 
 
-def unlikeness(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> float:
-    """Return how far two tiles' labels differ in their shares of glass and of nuclei, in [0, 2]."""
-    shares = [[(own == kind).mean() for kind in (BACKGROUND, NUCLEI)] for own in (first, second)]
-    return float(np.abs(np.subtract(*shares)).sum())
-
-
-def draw_tile(
-    image: TrainingImage, scale: int, tile_px: int, rng: np.random.Generator
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Cut a tile and its labels out of one scale, turned and mirrored; with tissue, if found."""
-    pixels, labels = image.pixels[scale], image.labels[scale]
-    for _ in range(TILE_ATTEMPTS):
-        row, column = (rng.integers(side - tile_px + 1) for side in labels.shape)
-        window = (slice(row, row + tile_px), slice(column, column + tile_px))
-        if (labels[window] != BACKGROUND).mean() >= MIN_TISSUE_FRACTION:
-            break
-    turns, flip = int(rng.integers(4)), rng.random() < 0.5
-    return _turned(pixels[window], turns, flip), _turned(labels[window], turns, flip)
-
-
-def _turned(array: NDArray, turns: int, flip: bool) -> NDArray:
-    array = np.rot90(array, turns)
-    return array[:, ::-1] if flip else array
-
-
 def _with_noise(tiles: NDArray[np.uint8], rng: np.random.Generator) -> Tensor:
     """Return float tiles, every other example with a little sensor noise."""
     strength = rng.uniform(0, 2.5, (len(tiles), 1, 1, 1, 1)) * (
@@ -336,25 +262,3 @@ def _with_noise(tiles: NDArray[np.uint8], rng: np.random.Generator) -> Tensor:
     )
     noise = rng.standard_normal(tiles.shape, dtype=np.float32) * strength.astype(np.float32)
     return torch.from_numpy(np.clip(np.rint(tiles + noise), 0, 255).astype(np.float32))
-
-
-def _averaged(rgb: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
-    if factor == 1:
-        return rgb
-    rows, columns = rgb.shape[0] // factor, rgb.shape[1] // factor
-    blocks = rgb[: rows * factor, : columns * factor].reshape(rows, factor, columns, factor, 3)
-    return np.rint(blocks.mean(axis=(1, 3), dtype=np.float32)).astype(np.uint8)
-
-
-def _subsampled(labels: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
-    rows, columns = labels.shape[0] // factor, labels.shape[1] // factor
-    middle = factor // 2
-    return labels[middle : rows * factor : factor, middle : columns * factor : factor]
-
-
-def phantom_labels(nuclei: NDArray[np.integer], rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return `weak_labels` with the nuclei of a phantom, which are known."""
-    labels = weak_labels(rgb)
-    labels[labels == NUCLEI] = 2
-    labels[np.asarray(nuclei) > 0] = NUCLEI
-    return labels

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stainfuser.diffusion.head_data import TrainingImage, phantom_labels, prepare_image
+from stainfuser.diffusion.training_images import TrainingImage, phantom_labels, prepare_image
 from stainfuser.seeds import generator
 from stainfuser.stain.phantom_grid import Grid
 from stainfuser.stain.phantom_laboratories import LABORATORIES

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from stainfuser.diffusion.head_data import COLOUR_STEP, HeadBatch, TrainingImage, draw_batch
+from stainfuser.diffusion.head_data import COLOUR_STEP, HeadBatch, draw_batch
+from stainfuser.diffusion.training_images import TrainingImage
 from stainfuser.errors import TrainingError
 from stainfuser.files import atomic_path, sha256_content
 from stainfuser.logs import progress

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from stainfuser import __version__
 from stainfuser.diffusion.assemble import compact_pipeline
 from stainfuser.diffusion.compact_phantoms import draw_sections
-from stainfuser.diffusion.compact_style import StylePairs
+from stainfuser.diffusion.compact_style import StylePairs, load_style_network
 from stainfuser.diffusion.compact_training import (
     CompactData,
     CompactOptions,
@@ -28,13 +28,13 @@ from stainfuser.diffusion.compact_validation import (
     round_trip_psnr,
     share_nearer,
 )
-from stainfuser.diffusion.head_data import prepare_image
 from stainfuser.diffusion.head_phantoms import draw_phantoms
 from stainfuser.diffusion.loading import fingerprint_model
 from stainfuser.diffusion.operator_mode import load_head
 from stainfuser.diffusion.operator_start import START
 from stainfuser.diffusion.optimization import OptimizationParameters, write_losses
 from stainfuser.diffusion.training import reproducible
+from stainfuser.diffusion.training_images import prepare_image
 from stainfuser.diffusion.training_pictures import draw_curves
 from stainfuser.errors import InputError
 from stainfuser.files import (
@@ -51,7 +51,6 @@ from stainfuser.io.image_collection import (
     read_split_table,
 )
 from stainfuser.logs import LOGGER
-from stainfuser.nn.feature_networks import FeatureNetwork, load_feature_network
 from stainfuser.pictures import save_picture
 from stainfuser.stamps import make_stamp, settings_of
 
@@ -151,8 +150,12 @@ def train_compact_diffusion(
         "split_sha256": sha256_file(split_path),
         "operator_head_sha256": fingerprint_model(head_dir),
     }
-    network, made_with = _feature_network(options, Path(images_dir))
-    hashes |= made_with
+    # No product says where a file lies: of the weights a fingerprint is kept.
+    weights = options.pop("feature_weights")
+    network = None
+    if style_share:
+        network = load_style_network(images_dir, weights, feature_network)
+        hashes["feature_weights_sha256"] = sha256_file(Path(images_dir) / weights)
     stamp = make_stamp("train_compact_diffusion", {**options, "seed": seed}, **hashes)
     entries = read_split_table(split_path)
     with exclusive_folder(work_dir), reproducible(threads):
@@ -185,26 +188,6 @@ def train_compact_diffusion(
         held_out = {name: rgb for name, rgb in held_out.items() if not is_mosaic(name)}
         _measure(pipeline, held_out, seed, validation_path, samples_path, stamp)
         _write_parts(pipeline, Path(model_dir), folder)
-
-
-def _feature_network(
-    options: dict[str, Any], images_dir: Path
-) -> tuple[FeatureNetwork | None, dict[str, str]]:
-    """Return the network that measures style and a fingerprint of its weights, if it is needed.
-
-    No product says where a file lies, so the file's name leaves `options`.
-    """
-    path = options.pop("feature_weights")
-    if not options["style_share"]:
-        return None, {}
-    if path is None or not (images_dir / path).is_file():
-        raise InputError(
-            images_dir / (path or ""),
-            "the weights of the network that measures style are not there",
-            "set compact_diffusion.feature_weights, or compact_diffusion.style_share to 0",
-        )
-    network = load_feature_network(options["feature_network"], images_dir / path)
-    return network, {"feature_weights_sha256": sha256_file(images_dir / path)}
 
 
 def _accelerator() -> Any:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from stainfuser.diffusion.head_data import TrainingImage, prepare_image, starting_classes
+from stainfuser.diffusion.head_data import starting_classes
 from stainfuser.diffusion.head_evaluation import (
     all_arms,
     evaluate_fan,
@@ -24,6 +24,7 @@ from stainfuser.diffusion.head_evaluation import (
 from stainfuser.diffusion.head_phantoms import draw_phantoms
 from stainfuser.diffusion.head_sheets import stain_sheet
 from stainfuser.diffusion.head_training import HeadTrainingOptions, train_head
+from stainfuser.diffusion.training_images import TrainingImage, prepare_image
 from stainfuser.errors import InputError
 from stainfuser.files import atomic_path, exclusive_folder, sha256_file
 from stainfuser.io.image_collection import (
