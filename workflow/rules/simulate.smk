@@ -21,6 +21,6 @@ rule simulate_cohort:
         gpu=0,
     params:
         options=config["simulate_cohort"],
-        benchmarks="results/benchmarks",
+        benchmarks=lambda wildcards, input: os.path.dirname(input.speed),
     script:
         "../../scripts/simulate_cohort.py"
