@@ -20,10 +20,7 @@ _BASE64 = re.compile(rb"base64,([A-Za-z0-9+/=]{16,})")
 
 def where_hidden(folder: Path, words: list[str]) -> list[str]:
     """Return "file: word" for every word found below a folder, case and encoding aside."""
-    needles = {
-        word: [word.lower().encode(code) for code in CODES]
-        for word in words
-    }
+    needles = {word: [word.lower().encode(code) for code in CODES] for word in words}
     found = []
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))
