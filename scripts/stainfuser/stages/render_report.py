@@ -45,6 +45,8 @@ Colours = dict[str, tuple[int, int, int]]
 TEMPLATES = Path(__file__).resolve().parent.parent / "report"
 # Side of the crops at full resolution, of pictures shown at page width, and of small ones, px.
 DETAIL_PX, PLATE_PX, SMALL_PLATE_PX = 480, 1500, 420
+# The examples have a row per arm: higher than wide.
+EXAMPLES_PX = 4600
 # Contact sheets of pairs that are shown; places per slide that crop and swatches come from.
 MAX_SHEETS, PLACES = 4, 8
 # Above this size browsers and mail programs begin to suffer.
@@ -150,7 +152,7 @@ def render_report(
         "headline": headline(summary),
         "metric_tables": metric_tables(summary),
         "has_truth": any(row["metric"].endswith("_truth") for row in summary),
-        "evaluation": _embed_all(evaluation_pictures, PLATE_PX),
+        "evaluation": _embed_all(evaluation_pictures, EXAMPLES_PX),
         "montages": _embed_all(montage_paths, PLATE_PX),
         "sheets": _embed_all(_spread(sheet_paths, MAX_SHEETS), PLATE_PX),
         "sheet_count": len(sheet_paths),
