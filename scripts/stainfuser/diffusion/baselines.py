@@ -30,6 +30,8 @@ FAILURE_NAME = "failure.json"
 APPLIED = "generator."
 # Crops with less tissue than this are drawn again, so often.
 LEAST_TISSUE, ATTEMPTS = 0.3, 6
+# Mirrored around an image, px: convolutions pad with zeros, which would colour its rim.
+RIM_PX = 16
 
 Images = NDArray[np.uint8]
 
@@ -140,9 +142,10 @@ def as_function(network: nn.Module) -> Callable[[Images], Images]:
 
 
 def _applied(network: nn.Module, image: Images, device: torch.device) -> Images:
-    height, width = image.shape[:2]
-    padded = reflect_pad(as_tensor([image]).to(device), MULTIPLE_PX)
-    result = network.translate(padded * 2 - 1)[0, :, :height, :width]
+    rows, columns = (slice(RIM_PX, RIM_PX + side) for side in image.shape[:2])
+    wide = np.pad(image, ((RIM_PX, RIM_PX), (RIM_PX, RIM_PX), (0, 0)), mode="symmetric")
+    padded = reflect_pad(as_tensor([wide]).to(device), MULTIPLE_PX)
+    result = network.translate(padded * 2 - 1)[0, :, rows, columns]
     return to_uint8(result / 2 + 0.5)
 
 
