@@ -31,8 +31,8 @@ from stainfuser.nn.translators import (
     judged_frozen,
 )
 
-# Weights of the cycle and of the identity beside the adversarial loss: half of CycleGAN's, so that few
-# steps go far enough.
+# Weights of the cycle and of the identity beside the adversarial loss: half of CycleGAN's, so that
+# few steps go far enough.
 CYCLE, SAME = 5.0, 2.0
 # Pix2Pix' scale of the supervised loss, lowered to the size of the others.
 SUPERVISED, CONSISTENT, HISTOGRAM = 10.0, 5.0, 1.0
