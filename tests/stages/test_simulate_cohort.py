@@ -26,7 +26,7 @@ OPTIONS = dict(
     gpus_per_node=0,
     storage_gigabytes_per_s=100.0,
     job_start_s=10.0,
-    slides_per_job={"probe_slide": 2, "mask_tissue": 2},
+    slides_per_job=2,
     render_gpu_speedup=None,
     price_core_hour=3.6,
     price_gpu_hour=1.0,
@@ -68,21 +68,21 @@ def test_costs_are_medians_and_speeds_times_sizes(measured):
 def test_a_cohort_is_the_jobs_the_workflow_makes():
     costs = SlideCosts({"probe_slide": 4.0, "mask_tissue": 3.0}, {"render": 100.0}, True)
     jobs = cohort_jobs(costs, "render", 3, 2.0, OPTIONS["slides_per_job"])
-    assert [job.seconds for job in jobs] == [8, 4, 0, 6, 100, 100, 3, 100]
-    assert [job.after for job in jobs] == [(), (), (0, 1), (2,), (3,), (3,), (2,), (6,)]
-    assert [job.gpus for job in jobs] == [0, 0, 0, 0, 1, 1, 0, 1]
-    # Two cores, one GPU: probes side by side 8, masks 6, three slides one after the other.
-    assert simulate(jobs, Cluster(1, 2, 1, 1e9)).seconds == pytest.approx(8 + 3 + 300)
+    assert [job.seconds for job in jobs] == [8, 4, 0, 103, 103, 103]
+    assert [job.after for job in jobs] == [(), (), (0, 1), (2,), (2,), (2,)]
+    assert [job.gpus for job in jobs] == [0, 0, 0, 1, 1, 1]
+    # Two cores, one GPU: probes side by side 8, three slides one after the other.
+    assert simulate(jobs, Cluster(1, 2, 1, 1e9)).seconds == pytest.approx(8 + 309)
 
 
 def test_hours_and_cost_of_one_core_are_the_sum_of_its_jobs(measured):
     rows = run_stage(measured)
-    # One slide: three jobs of 10 s start; 4 + 3 + 20 s of work.
-    assert float(rows["operator", 1]["hours"]) == pytest.approx(57 / 3600)
-    # Three: 2 + 2 + 3 jobs; 12 + 9 + 60 s of work.
-    assert float(rows["operator", 3]["hours"]) == pytest.approx((70 + 81) / 3600)
-    assert float(rows["operator", 3]["cost"]) == pytest.approx(151 / 3600 * 3.6)
-    assert float(rows["render", 1]["hours"]) == pytest.approx((30 + 7 + 1010) / 3600)
+    # One slide: two jobs of 10 s start; 4 + 3 + 20 s of work.
+    assert float(rows["operator", 1]["hours"]) == pytest.approx(47 / 3600)
+    # Three: 2 + 3 jobs; 12 + 9 + 60 s of work.
+    assert float(rows["operator", 3]["hours"]) == pytest.approx((50 + 81) / 3600)
+    assert float(rows["operator", 3]["cost"]) == pytest.approx(131 / 3600 * 3.6)
+    assert float(rows["render", 1]["hours"]) == pytest.approx((20 + 7 + 1010) / 3600)
     text = (measured / "cohort.md").read_text()
     assert "| operator | 3 |" in text and "A slide has 1.0 gigapixels, 50% of them tissue" in text
     assert (measured / "cohort.png").stat().st_size > 10_000

@@ -91,6 +91,8 @@ except StainFuserError as error:
 
 # Slide -> level-0 pixels / 1e9, as far as probed; `usable` adds what a running probe finds.
 GIGAPIXELS = gigapixels_of(read_index(SLIDE_INDEX)) if workflow.is_main_process else {}
+# On a cluster a slide's mask, tiles and results are one job, unless training stands between them.
+GROUP_OF_RESULTS = "slide_results" if MODEL == TRAINED else "slide_tiles"
 # Rendering is worth a GPU, applying an operator is not.
 RENDERS = config["normalize"]["mode"] == "render"
 

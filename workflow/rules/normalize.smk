@@ -15,6 +15,8 @@ rule normalize_slide:
         "results/logs/normalize_slide/{target}/{slide}.log",
     benchmark:
         "results/benchmarks/normalize_slide/{target}/{slide}.tsv"
+    group:
+        GROUP_OF_RESULTS
     conda:
         "../../envs/stainfuser.yaml"
     threads: 1

@@ -56,7 +56,7 @@ def simulate_cohort(
     gpus_per_node: int,
     storage_gigabytes_per_s: float,
     job_start_s: float,
-    slides_per_job: Mapping[str, int],
+    slides_per_job: int,
     render_gpu_speedup: float | None,
     price_core_hour: float,
     price_gpu_hour: float,
@@ -124,27 +124,19 @@ def measure_costs(
 
 
 def cohort_jobs(
-    costs: SlideCosts,
-    mode: str,
-    slides: int,
-    slide_gigabytes: float,
-    slides_per_job: Mapping[str, int],
+    costs: SlideCosts, mode: str, slides: int, slide_gigabytes: float, slides_per_job: int
 ) -> list[Job]:
-    """Return the jobs of `normalize`: grouped probes, the list of all, grouped masks, slides."""
+    """Return the jobs of `normalize`: probes in groups, the list of all, a job per slide."""
     jobs = [
         Job(count * costs.rules["probe_slide"], count * slide_gigabytes)
-        for count in _groups(slides, slides_per_job.get("probe_slide", 1))
+        for count in _groups(slides, slides_per_job)
     ]
     jobs.append(Job(0.0, cores=0, after=tuple(range(len(jobs)))))
-    listed = len(jobs) - 1
+    seconds = costs.rules["mask_tissue"] + costs.normalize[mode]
     gpus = int(mode == "render" and costs.render_on_gpu)
-    for count in _groups(slides, slides_per_job.get("mask_tissue", 1)):
-        jobs.append(Job(count * costs.rules["mask_tissue"], after=(listed,)))
-        masked = len(jobs) - 1
-        # Read once, written once.
-        slide = Job(costs.normalize[mode], 2 * slide_gigabytes, gpus=gpus, after=(masked,))
-        jobs += [slide] * count
-    return jobs
+    # Read once, written once.
+    slide = Job(seconds, 2 * slide_gigabytes, gpus=gpus, after=(len(jobs) - 1,))
+    return jobs + [slide] * slides
 
 
 def _groups(total: int, size: int) -> list[int]:
@@ -194,13 +186,13 @@ def _as_row(
 def _assumptions(given: Mapping[str, Any], costs: SlideCosts) -> list[str]:
     """Return what the numbers rest on, a sentence each."""
     where = "a GPU" if costs.render_on_gpu else "a core"
-    grouped = ", ".join(f"{count} of {rule}" for rule, count in given["slides_per_job"].items())
     return [
         f"A slide has {given['slide_gigapixels']} gigapixels, {given['tissue_fraction']:.0%} of "
         f"them tissue, and {given['slide_gigabytes']} GB; its result is as large.",
         f"{given['nodes']} nodes of {given['cores_per_node']} cores and {given['gpus_per_node']} "
         f"GPUs share a storage of {given['storage_gigabytes_per_s']} GB/s, max-min fairly.",
-        f"A job begins {given['job_start_s']} s after it could; one job in the queue is {grouped}.",
+        f"A job begins {given['job_start_s']} s after it could; {given['slides_per_job']} probes "
+        "are one job, mask and result of a slide are one.",
         "Measured here, medians per slide: "
         + ", ".join(f"{rule} {seconds:.1f} s" for rule, seconds in costs.rules.items())
         + f" ({HASHED_GIGABYTES_PER_S} GB/s of hashing included, which is assumed).",
