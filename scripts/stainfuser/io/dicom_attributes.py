@@ -14,6 +14,7 @@ from pydicom.sequence import Sequence
 from pydicom.uid import VLWholeSlideMicroscopyImageStorage, generate_uid
 
 from stainfuser import __version__
+from stainfuser.io.colour_profile import without_words
 from stainfuser.io.encoded_slide import EncodedLevel, EncodedSlide
 from stainfuser.io.slide_layout import SOFTWARE
 
@@ -157,9 +158,9 @@ def _add_optics(facts: Dataset, slide: EncodedSlide) -> None:
 @lru_cache(maxsize=1)
 def srgb_profile() -> bytes:
     """Return sRGB's profile, which the standard wants where a slide has none; without its date."""
-    content = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
-    content[24:36] = bytes(12)
-    return bytes(content) + bytes(len(content) % 2)
+    content = without_words(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    assert content is not None
+    return content + bytes(len(content) % 2)
 
 
 def _code(entry: tuple[str, str, str]) -> Dataset:
