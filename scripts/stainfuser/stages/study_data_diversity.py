@@ -205,6 +205,16 @@ def _write(
             for arm in numbers.names("arm")
         ],
     )
+    gained = [
+        f"- {name}: trained on all classes, against {UNTOUCHED}, the colour error is "
+        f"{compared(numbers.difference(ALL, UNTOUCHED, name, metric), 2)}."
+        for name in CLASSES
+    ]
+    if any(numbers.difference(ALL, UNTOUCHED, name, metric).high >= 0 for name in CLASSES):
+        gained.append(
+            "- Where training is not nearer to the truth than doing nothing, it was too short for "
+            "the comparisons below to say much: raise `ablation.centre.training_steps`."
+        )
     unseen = [
         f"- {name}: never seen, against seen, the colour error is "
         f"{compared(numbers.difference(without(name), ALL, name, metric), 2)}; with a quarter of "
@@ -224,7 +234,7 @@ def _write(
     sections = [
         ("What was run", ran),
         ("Numbers", body),
-        ("Answer", "\n".join(unseen)),
+        ("Answer", "\n".join([*gained, *unseen])),
         ("What it does and does not show", limits),
     ]
     write_answer(path, "Data volume against diversity", sections)
