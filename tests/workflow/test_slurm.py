@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 from helpers_workflow import REPOSITORY, Run, fingerprints, small_options
 from test_kill import PRODUCTS
+from test_late_failure import _damage_largest_tile as damage_largest_tile
 
 sys.path.insert(0, str(REPOSITORY / "tests" / "slurm"))
 import one_node_slurm
@@ -148,6 +150,20 @@ def test_a_job_short_of_memory_runs_again_with_more(killed_and_resumed):
     attempts = [(memory, state) for name, state, memory, _ in jobs if "make_demo_target" in name]
     assert [memory for memory, _ in attempts] == ["30M", "2000M"]
     assert attempts[0][1] != "COMPLETED" and attempts[1][1] == "COMPLETED"
+
+
+def test_a_slide_that_fails_takes_no_other_along(killed_and_resumed, environment, tmp_path):
+    demo = killed_and_resumed[0].folder / "results" / "demo"
+    (tmp_path / "slides").mkdir()
+    for name, source in (("good", "fjord-1"), ("damaged", "mesa-1")):
+        shutil.copy(demo / f"slides/{source}.svs", tmp_path / f"slides/{name}.svs")
+    damage_largest_tile(tmp_path / "slides/damaged.svs")
+    asked = ["--retries", "0", "--config", "slides=slides", f"target={demo / 'target.png'}"]
+    run = run_on_slurm(tmp_path, environment, *asked, "--", "normalize")
+    assert run.status == 1
+    assert "left out: damaged: corrupt: " in run.text
+    made = (tmp_path / "results/normalized/target").glob("*.svs")
+    assert [path.name for path in made] == ["good.svs"]
 
 
 def test_a_gpu_that_torch_does_not_see_is_one_sentence(killed_and_resumed, environment):
