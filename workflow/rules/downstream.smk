@@ -62,7 +62,7 @@ rule train_segmenter:
             key: config["downstream"][key]
             for key in ("steps", "batch_size", "crop_px", "learning_rate", "widths")
         },
-        segmenter="results/evaluation/downstream/segmenter",
+        segmenter=lambda wildcards, output: os.path.dirname(output.weights),
         seed=config["seed"],
     script:
         "../../scripts/train_segmenter.py"
@@ -95,7 +95,7 @@ rule segment_arm:
         gpu=0,
     params:
         options={"slow_arm_tiles": config["downstream"]["slow_arm_tiles"]},
-        segmenter="results/evaluation/downstream/segmenter",
+        segmenter=lambda wildcards, input: os.path.dirname(input.weights),
         style=if_arm_needs("weights", config["pairs"], {}),
         seed=config["seed"],
     script:
