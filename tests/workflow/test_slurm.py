@@ -53,7 +53,9 @@ def environment(slurm, tmp_path_factory) -> dict[str, str]:
     )
     if done.returncode != 0:
         pytest.skip(f"no package index: {done.stderr.strip()[-300:]}")
-    return {**one_node_slurm.environment(), "PYTHONPATH": str(folder), "PYTHONWARNINGS": "ignore"}
+    paths = [str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]
+    own = {"PYTHONPATH": os.pathsep.join(paths), "PYTHONWARNINGS": "ignore"}
+    return {**one_node_slurm.environment(), **own}
 
 
 def slurm_command(folder: Path, *arguments: str) -> list[str]:
