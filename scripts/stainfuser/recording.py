@@ -236,4 +236,4 @@ def _named_files(files: Any) -> list[tuple[str, str]]:
 
 
 def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
