@@ -28,7 +28,7 @@ MOMENTS = [
     "results/pairs/stylized/*.h5",
     "results/work/train_normalizer/**/*.safetensors",
     # Slides wait for no training and may be done by now; kills in a slide have tests of their own.
-    "results/evaluation/*.parquet",
+    "results/evaluation/metrics/*.parquet",
 ]
 
 
