@@ -10,7 +10,6 @@ work on the machine stretches less than the clock's) or 2 GB.
 from __future__ import annotations
 
 import argparse
-import os
 import subprocess
 import sys
 import tempfile
@@ -20,6 +19,15 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 LIMIT_S, LIMIT_MB = 60.0, 2000.0
+# Starts a program, writes its processor seconds and peak memory (kB) to a file. A child of a large
+# process counts that one's memory as its own peak; this one is small.
+MEASURE = """
+import resource, subprocess, sys
+status = subprocess.call(sys.argv[2:])
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+print(used.ru_utime + used.ru_stime, used.ru_maxrss, file=open(sys.argv[1], "w"))
+sys.exit(status)
+"""
 INDEX = "slide,kind,verdict,reason,remedy,width_px,height_px,mpp,sha256\n"
 
 
@@ -58,18 +66,19 @@ def dry_run(folder: Path, target: str) -> DryRun:
     """Let Snakemake plan `target`; raise `RuntimeError` with its words if it cannot."""
     options = ["-s", str(REPOSITORY / "Snakefile"), "--directory", str(folder), "--cores", "2"]
     asked = ["-n", "--quiet", "rules", "--config", "slides=cohort.csv", "target=reference.png"]
+    program = [sys.executable, "-m", "snakemake", *options, *asked, "--", target]
+    log, used = folder / "dry_run.log", folder / "used.txt"
     started = time.monotonic()
-    log = folder / "dry_run.log"
     with open(log, "wb") as out:
-        command = [sys.executable, "-m", "snakemake", *options, *asked, "--", target]
-        process = subprocess.Popen(command, cwd=folder, stdout=out, stderr=out)
-        _, status, used = os.wait4(process.pid, 0)
+        command = [sys.executable, "-c", MEASURE, str(used), *program]
+        status = subprocess.call(command, cwd=folder, stdout=out, stderr=out)
     wall_s = time.monotonic() - started
     text = log.read_text()
     if status != 0:
         raise RuntimeError(text[-2000:])
     totals = [line.split()[1] for line in text.splitlines() if line.startswith("total ")]
-    return DryRun(wall_s, used.ru_utime + used.ru_stime, used.ru_maxrss / 1000, int(totals[0]))
+    processor_s, peak_kb = map(float, used.read_text().split())
+    return DryRun(wall_s, processor_s, peak_kb / 1000, int(totals[0]))
 
 
 def _write_reference(path: Path) -> None:
