@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import fcntl
 import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 LOGGER = logging.getLogger("stainfuser")
 _KNOWN_HASHES: dict[str, tuple[tuple[int, int, int, int], str]] = {}
@@ -50,11 +54,29 @@ def sync_files(folder: Path) -> None:
             sync_file(path)
 
 
+def write_text(path: str | Path, text: str) -> None:
+    """Write `text` as UTF-8, atomically."""
+    with atomic_path(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
 def write_json(path: str | Path, content: Any) -> None:
     """Write `content` as sorted, indented UTF-8 JSON, atomically."""
+    write_text(path, json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+def write_rows(path: str | Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write rows (column → value) as UTF-8 CSV with a header, atomically."""
+    with atomic_path(path) as partial, open(partial, "w", newline="", encoding="utf-8") as handle:
+        table = csv.DictWriter(handle, columns, lineterminator="\n")
+        table.writeheader()
+        table.writerows(rows)
+
+
+def write_table(path: str | Path, table: pd.DataFrame) -> None:
+    """Write a table as CSV, numbers to six digits, atomically."""
     with atomic_path(path) as partial:
-        text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False)
-        partial.write_text(text + "\n", encoding="utf-8")
+        table.to_csv(partial, index=False, lineterminator="\n", float_format="%.6g")
 
 
 def read_json(path: str | Path) -> Any:

@@ -28,12 +28,12 @@ def command(folder: Path, *arguments: str) -> list[str]:
     return [sys.executable, "-m", "snakemake", *snakefile, *arguments]
 
 
-def run_workflow(folder: Path, *arguments: str) -> Run:
-    """Run snakemake to its end and return what it said."""
+def run_workflow(folder: Path, *arguments: str, **variables: str) -> Run:
+    """Run snakemake to its end, with variables of its environment, and return what it said."""
     done = subprocess.run(
         command(folder, *arguments),
         cwd=folder,
-        env={**os.environ, "PYTHONWARNINGS": "ignore"},
+        env={**os.environ, "PYTHONWARNINGS": "ignore", **variables},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

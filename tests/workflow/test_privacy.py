@@ -5,9 +5,7 @@ from __future__ import annotations
 import csv
 import getpass
 import io
-import os
 import socket
-import subprocess
 import sys
 from pathlib import Path
 
@@ -15,7 +13,7 @@ import numpy as np
 import openslide
 import pytest
 import tifffile
-from helpers_workflow import REPOSITORY, Run, command
+from helpers_workflow import REPOSITORY, Run, run_workflow
 from hidden_text import where_hidden
 from PIL import Image, ImageCms, PngImagePlugin
 
@@ -102,17 +100,7 @@ def run_as_somebody(folder: Path, *arguments: str) -> Run:
     """Run the workflow as a user, on a host, whose names are planted."""
     home = folder.parent / f"{PLANTED}-home"
     names = dict.fromkeys(["USER", "LOGNAME", "USERNAME", "HOSTNAME", "HOST"], PLANTED)
-    home_folders = {"HOME": str(home), "TMPDIR": str(home), "PYTHONWARNINGS": "ignore"}
-    done = subprocess.run(
-        command(folder, *arguments),
-        cwd=folder,
-        env={**os.environ, **names, **home_folders},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    return Run(done.returncode, done.stdout, folder)
+    return run_workflow(folder, *arguments, **names, HOME=str(home), TMPDIR=str(home))
 
 
 def private_words() -> list[str]:

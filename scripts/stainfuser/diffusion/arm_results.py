@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stainfuser.diffusion.arms import Normalize
+from stainfuser.diffusion.arms import ArmNotAvailableError, Normalize
 from stainfuser.diffusion.loading import fingerprint_model
 from stainfuser.errors import StainFuserError
 from stainfuser.evaluation_arms import arm_named
@@ -118,7 +119,38 @@ def sentence(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
+@dataclass
+class Outcome:
+    """What became of an arm: "done", "failed" or "not run", and a sentence unless it is done."""
+
+    state: str = "done"
+    failure: str = ""
+
+
+@contextlib.contextmanager
+def outcome_of(arm: str) -> Iterator[Outcome]:
+    """Yield the arm's outcome; what goes wrong in the block is said in it and not raised."""
+    outcome = Outcome()
+    try:
+        yield outcome
+    except ArmNotAvailableError as error:
+        outcome.state, outcome.failure = "not run", sentence(error)
+    except FAILURES as error:
+        outcome.state, outcome.failure = "failed", sentence(error)
+    if outcome.failure:
+        LOGGER.warning("%s, %s: %s", arm, outcome.state, outcome.failure)
+
+
+def style_arguments(style_options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what `build_arm` takes of the section `pairs`."""
+    return {
+        "feature_weights": style_options.get("feature_weights"),
+        "style_options": {key: style_options[key] for key in STYLE_KEYS if key in style_options},
+    }
+
+
 def stamp_arm(
+    rule: str,
     arm: str,
     seed: int,
     slow_arm_tiles: int,
@@ -128,7 +160,7 @@ def stamp_arm(
 ) -> dict[str, str]:
     """Return the stamp: settings and models that the arm depends on, and no others.
 
-    `models` maps "model" and "trained" to folders, or None.
+    `rule` makes the product; `models` maps "model" and "trained" to folders, or None.
     """
     needs = arm_named(arm).needs
     config: dict[str, Any] = {"arm": arm, "seed": seed}
@@ -143,7 +175,7 @@ def stamp_arm(
     folders = {name: folder for name, folder in models.items() if folder and name in needs}
     folders |= {f"baseline_{Path(path).parent.name}": path for path in baseline_dirs}
     hashes |= {f"{name}_sha256": fingerprint_model(folder) for name, folder in folders.items()}
-    return make_stamp("apply_arm", config, **hashes)
+    return make_stamp(rule, config, **hashes)
 
 
 def _one_by_one(normalize: Normalize, tiles: Images) -> ArmResult:

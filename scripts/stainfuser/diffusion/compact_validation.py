@@ -13,6 +13,7 @@ from stainfuser.diffusion.pipeline import StainFuserPipeline
 from stainfuser.diffusion.validation import round_trip
 from stainfuser.pictures import contact_sheet
 from stainfuser.stain.metrics import ciede2000, gradient_correlation, psnr
+from stainfuser.stain.tile_grid import middle_of
 
 Image = NDArray[np.uint8]
 MODES = ("operator", "render")
@@ -79,7 +80,7 @@ def share_nearer(rendered: RenderedTasks) -> float:
 
 def round_trip_psnr(pipeline: StainFuserPipeline, images: Sequence[Image]) -> dict[str, float]:
     """Return mean and worst PSNR, dB, of the autoencoder's round trip of the images' middles."""
-    middles = [_middle(image) for image in images]
+    middles = [np.ascontiguousarray(middle_of(image, ROUND_TRIP_PX)) for image in images]
     values = [psnr(image, round_trip(pipeline, image)) for image in middles]
     return {"mean": round(float(np.mean(values)), 2), "worst": round(float(min(values)), 2)}
 
@@ -94,8 +95,3 @@ def _scores(tasks: Sequence[ExactTask], images: Sequence[Image]) -> dict[str, fl
         "gradient_correlation_worst": np.min(structure),
     }
     return {name: round(float(value), 4) for name, value in scores.items()}
-
-
-def _middle(image: Image) -> Image:
-    top, left = (max((side - ROUND_TRIP_PX) // 2, 0) for side in image.shape[:2])
-    return np.ascontiguousarray(image[top : top + ROUND_TRIP_PX, left : left + ROUND_TRIP_PX])

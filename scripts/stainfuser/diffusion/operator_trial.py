@@ -16,6 +16,7 @@ from torch import Tensor
 
 from stainfuser.nn.od_torch import LUMINANCE, cie94_square, rgb_to_lab
 from stainfuser.stain.operators import ColourOperator, apply_lookup_table
+from stainfuser.stain.tile_grid import middle_of
 
 # Tiles that are looked at, spread over those given, and the side of the window in their middle, px.
 TRIED_TILES, WINDOW_PX = 8, 400
@@ -39,7 +40,8 @@ class Trial:
 
     def __init__(self, images: Sequence[Image]) -> None:
         step = -(-len(images) // TRIED_TILES)
-        self._windows = [_middle(image) for image in images[step // 2 :: step]]
+        middles = (middle_of(image, WINDOW_PX) for image in images[step // 2 :: step])
+        self._windows = [np.ascontiguousarray(middle) for middle in middles]
         self._before = _centred([_gradients(window) for window in self._windows])
         self._glass, self._glass_lab = _find_glass(self._windows)
         pixels = sum(window[..., 0].size for window in self._windows)
@@ -58,11 +60,6 @@ class Trial:
         glass = np.concatenate([rgb[is_] for rgb, is_ in zip(results, self._glass, strict=True)])
         change = cie94_square(rgb_to_lab(torch.from_numpy(glass).float()), self._glass_lab).sqrt()
         return float(change.mean()) <= MAX_GLASS_CHANGE
-
-
-def _middle(image: Image) -> Image:
-    top, left = (max((side - WINDOW_PX) // 2, 0) for side in image.shape[:2])
-    return np.ascontiguousarray(image[top : top + WINDOW_PX, left : left + WINDOW_PX])
 
 
 def _find_glass(windows: Sequence[Image]) -> tuple[list[NDArray[np.bool_]], Tensor]:

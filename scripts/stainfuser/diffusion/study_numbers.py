@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from stainfuser.files import atomic_path
+from stainfuser.files import atomic_path, write_rows, write_text
 from stainfuser.seeds import generator
 from stainfuser.stain.bootstrap import bootstrap_means
 
@@ -81,13 +80,11 @@ class StudyNumbers:
 
     def write(self, path: str | Path) -> None:
         """Write the table as CSV."""
-        with atomic_path(path) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-            writer.writeheader()
-            for row in self.table():
-                writer.writerow(
-                    {k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()}
-                )
+        rows = (
+            {k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()}
+            for row in self.table()
+        )
+        write_rows(path, COLUMNS, rows)
 
     def _estimate(self, values: Sequence[float], clusters: Sequence[str]) -> Estimate:
         if not values:
@@ -122,8 +119,7 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def write_answer(path: str | Path, title: str, sections: Sequence[tuple[str, str]]) -> None:
     """Write a study's answer: a title and headed sections, as Markdown."""
     parts = [f"# {title}", *(f"## {head}\n\n{body}" for head, body in sections)]
-    with atomic_path(path) as partial:
-        partial.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    write_text(path, "\n\n".join(parts) + "\n")
 
 
 def draw_estimates(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from stainfuser.errors import InputError
 from stainfuser.failures import left_out
-from stainfuser.files import atomic_path
+from stainfuser.files import write_text
 
 LOGGER = logging.getLogger("stainfuser")
 
@@ -48,5 +48,4 @@ def accept_slides(
         found = f"left out: {', '.join(failure.slide for failure in failures)}"
         remedy = "mend or remove them, or set allow_failed_slides=true"
         raise InputError(f"{len(failures)} slide(s)", found, remedy)
-    with atomic_path(accepted_path) as partial:
-        partial.write_text("".join(f"{failure}\n" for failure in failures), encoding="utf-8")
+    write_text(accepted_path, "".join(f"{failure}\n" for failure in failures))

@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from stainfuser.diffusion.arm_results import (
-    FAILURES,
-    STYLE_KEYS,
+    Outcome,
     Usage,
     apply_to_tiles,
     complete,
+    outcome_of,
     read_delivered,
-    sentence,
     stamp_arm,
+    style_arguments,
 )
-from stainfuser.diffusion.arms import ArmNotAvailableError, build_arm
+from stainfuser.diffusion.arms import build_arm
 from stainfuser.diffusion.loading import load_pipeline
 from stainfuser.evaluation_arms import arm_named
 from stainfuser.files import write_json
@@ -31,7 +31,7 @@ from stainfuser.io.evaluation_store import (
     read_sample,
 )
 from stainfuser.io.images import read_image
-from stainfuser.logs import LOGGER, progress
+from stainfuser.logs import progress
 
 Make = Callable[[EvaluationSample], ArmResult | None]
 
@@ -92,8 +92,7 @@ def apply_arm(
     options = {
         "model_dir": model_dir,
         "trained_dir": trained_dir,
-        "feature_weights": style_options.get("feature_weights"),
-        "style_options": {k: v for k, v in style_options.items() if k in STYLE_KEYS},
+        **style_arguments(style_options),
         "seed": seed,
         "threads": threads,
         "device": device,
@@ -108,14 +107,14 @@ def apply_arm(
         Usage(),
     )
     models = {"model": model_dir, "trained": trained_dir}
-    stamp = stamp_arm(arm, seed, slow_arm_tiles, style_options, models, baseline_dirs)
+    stamp = stamp_arm("apply_arm", arm, seed, slow_arm_tiles, style_options, models, baseline_dirs)
     with open_arm_writer(images_path, {"arm": arm, **stamp}) as writer:
-        state, failure = _run(makers, wanted, targets, writer)
-        writer.set_attributes({"state": state, "failure": failure})
+        outcome = _run(makers, wanted, targets, writer)
+        writer.set_attributes({"state": outcome.state, "failure": outcome.failure})
     record = {
         "arm": arm,
-        "state": state,
-        "failure": failure or None,
+        "state": outcome.state,
+        "failure": outcome.failure or None,
         **makers.usage.to_record(),
         "seconds_with_loading": time.perf_counter() - started,
         "threads": threads,
@@ -179,21 +178,14 @@ def _run(
     wanted: Mapping[str, Mapping[str, EvaluationSample]],
     targets: Mapping[str, str | Path],
     writer: ArmWriter,
-) -> tuple[str, str]:
-    """Write all results; return the arm's state, and a sentence if that is not "done"."""
-    state, failure = "done", ""
-    try:
+) -> Outcome:
+    """Write all results; return what became of the arm."""
+    with outcome_of(makers.arm) as outcome:
         for target, slides in wanted.items():
             _apply_to_target(makers, target, targets[target], slides, writer)
-    except ArmNotAvailableError as error:
-        state, failure = "not run", str(error)
-    except FAILURES as error:
-        state, failure = "failed", sentence(error)
-    if state == "done" and makers.usage.has_failed:
-        state, failure = "failed", makers.usage.first_failure
-    if failure:
-        LOGGER.warning("%s, %s: %s", makers.arm, state, failure)
-    return state, failure
+        if makers.usage.has_failed:
+            outcome.state, outcome.failure = "failed", makers.usage.first_failure
+    return outcome
 
 
 def _apply_to_target(

@@ -9,7 +9,7 @@ from typing import Any
 
 from stainfuser.code_version import CHECKOUT, code_version, environment_sha256
 from stainfuser.errors import InputError, StainFuserError
-from stainfuser.files import atomic_path, write_json
+from stainfuser.files import write_json, write_text
 from stainfuser.logs import LOGGER
 from stainfuser.provenance.audit_page import audit_page, verdict_sentence
 from stainfuser.provenance.checks import Now
@@ -80,10 +80,10 @@ def audit(
         subject = "the run"
         judgement = examine_run(ledger, rehasher, now)
     write_json(details_path, {"subject": subject, **judgement.to_json()})
-    _write_text(
+    write_text(
         picture_path, draw_lineage(lineage_nodes(ledger, judgement), f"Lineage of {subject}")
     )
-    _write_text(page_path, audit_page(judgement, subject, Path(picture_path).name))
+    write_text(page_path, audit_page(judgement, subject, Path(picture_path).name))
     _tell(judgement)
     if not judgement.is_intact:
         raise NotIntactError("audit", verdict_sentence(judgement).rstrip("."), f"see {page_path}")
@@ -118,8 +118,3 @@ def _tell(judgement: Judgement) -> None:
     if len(shown) > MOST_LINES:
         LOGGER.info("and %d more findings", len(shown) - MOST_LINES)
     LOGGER.info("%s", verdict_sentence(judgement))
-
-
-def _write_text(path: str | Path, text: str) -> None:
-    with atomic_path(path) as partial:
-        partial.write_text(text, encoding="utf-8")

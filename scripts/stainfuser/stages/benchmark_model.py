@@ -48,7 +48,7 @@ from stainfuser.diffusion.head_evaluation import (
 from stainfuser.diffusion.head_sheets import lay_out
 from stainfuser.diffusion.pipeline import StainFuserPipeline
 from stainfuser.errors import InputError
-from stainfuser.files import atomic_path
+from stainfuser.files import atomic_path, write_text
 from stainfuser.io.image_collection import is_mosaic, read_split_table
 from stainfuser.pictures import save_picture
 
@@ -129,7 +129,7 @@ def benchmark_model(
     speed, unmeasured = _speed_rows(pipe, model, threads, sd21_limit_s)
     summary = summarise_with_intervals(rows + speed, seed, bootstrap_samples, confidence)
     _write_table(table_path, [*summary, *unmeasured])
-    _write_text(
+    write_text(
         comparison_path, _machine(threads) + as_markdown(compare(summary)) + as_notes(summary)
     )
     save_picture(sheet_path, sheet)
@@ -263,11 +263,6 @@ def _write_table(path: Path | str, summary: Sequence[Mapping[str, Any]]) -> None
         writer = csv.DictWriter(handle, COLUMNS)
         writer.writeheader()
         writer.writerows(summary)
-
-
-def _write_text(path: Path | str, text: str) -> None:
-    with atomic_path(path) as partial:
-        Path(partial).write_text(text, encoding="utf-8")
 
 
 def _is_no_warning(record: logging.LogRecord) -> bool:

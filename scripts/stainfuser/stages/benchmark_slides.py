@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import statistics
 import subprocess
@@ -24,7 +23,14 @@ from stainfuser.diffusion.benchmark_slide import (
 )
 from stainfuser.diffusion.seam_check import measure_seams
 from stainfuser.diffusion.slide_arms import CLASSICAL_ARMS, PLAIN_ARM
-from stainfuser.files import atomic_path, read_json, sha256_content, sha256_file, write_json
+from stainfuser.files import (
+    atomic_path,
+    read_json,
+    sha256_content,
+    sha256_file,
+    write_json,
+    write_rows,
+)
 from stainfuser.io.images import write_image
 from stainfuser.io.masks import read_mask
 from stainfuser.io.slides import SlideReader
@@ -94,7 +100,7 @@ def benchmark_slides(
     for arm, slide in runs:
         bench.run(arm, slide)
     rows = bench.rows()
-    _write_table(Path(table_path), rows)
+    write_rows(table_path, COLUMNS, rows)
     options = {"seed": seed, "side_px": side_px, "tissue_fraction": tissue_fraction}
     stamp = make_stamp("benchmark_slides", {**options, **normalize_options})
     write_json(details_path, {"runs": bench.details, "threads": threads, "stamp": stamp})
@@ -242,16 +248,6 @@ def _environment() -> dict[str, str]:
     """Return the environment in which a child finds this package."""
     paths = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
-
-
-def _write_table(path: Path, rows: list[dict[str, Any]]) -> None:
-    with (
-        atomic_path(path) as partial,
-        open(partial, "w", newline="", encoding="utf-8") as handle,
-    ):
-        writer = csv.DictWriter(handle, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def _as_text(rows: list[dict[str, Any]]) -> list[str]:

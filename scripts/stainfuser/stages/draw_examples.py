@@ -13,6 +13,7 @@ from stainfuser.evaluation_terms import known_order
 from stainfuser.io.evaluation_store import ArmStore, read_sample
 from stainfuser.io.images import read_image
 from stainfuser.pictures import contact_sheet, save_picture
+from stainfuser.stain.tile_grid import middle_of
 
 RgbImage = NDArray[np.uint8]
 
@@ -88,9 +89,4 @@ def _pictures(
         if index < len(result.image) and result.is_made[index]:
             pictures[name] = result.image[index]
     side_px = next((image.shape[0] for image in pictures.values()), EXAMPLE_CELL_PX)
-    return {**pictures, "target": _centre(target_image, side_px)}
-
-
-def _centre(image: RgbImage, size_px: int) -> RgbImage:
-    top, left = (max(0, (side - size_px) // 2) for side in image.shape[:2])
-    return image[top : top + size_px, left : left + size_px]
+    return {**pictures, "target": middle_of(target_image, side_px)}

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from stainfuser.evaluation_arms import ARMS
 from stainfuser.evaluation_terms import SUMMARY_COLUMNS, known_order
-from stainfuser.files import atomic_path
+from stainfuser.files import write_table
 from stainfuser.io.evaluation_store import ArmStore, EvaluationSample, read_sample
 from stainfuser.io.images import read_image
 from stainfuser.logs import LOGGER, progress
@@ -198,6 +198,4 @@ def _row(
 def _write(path: str | Path, rows: Sequence[Row]) -> None:
     import pandas as pd
 
-    table = pd.DataFrame(rows, columns=list(SUMMARY_COLUMNS))
-    with atomic_path(path) as partial:
-        table.to_csv(partial, index=False, lineterminator="\n", float_format="%.6g")
+    write_table(path, pd.DataFrame(rows, columns=list(SUMMARY_COLUMNS)))

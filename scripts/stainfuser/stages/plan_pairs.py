@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from stainfuser.errors import InputError
-from stainfuser.files import atomic_path, sha256_file
+from stainfuser.files import sha256_file, write_text
 from stainfuser.io.image_store import ImagePlace, write_image_store
 from stainfuser.io.images import read_image
 from stainfuser.io.tile_store import TileReader
@@ -209,5 +209,4 @@ def _write_plan(
     lines = ["source,target,shard"]
     for target, chosen in zip(target_ids, pairs, strict=True):
         lines += [f"{source_ids[index]},{target},{target}" for index in chosen]
-    with atomic_path(path) as partial:
-        partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_text(path, "\n".join(lines) + "\n")

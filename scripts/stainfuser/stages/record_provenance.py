@@ -11,7 +11,7 @@ from typing import Any
 from stainfuser import __version__
 from stainfuser.code_version import CHECKOUT, LOCK_FILES
 from stainfuser.errors import InputError
-from stainfuser.files import atomic_path, sha256_file
+from stainfuser.files import sha256_file, write_text
 from stainfuser.logs import LOGGER
 from stainfuser.provenance.crate_page import cost_of_recording, page_facts
 from stainfuser.provenance.judgement import Judgement
@@ -68,9 +68,9 @@ def record_provenance(
     crate = CrateBuilder(ledger, facts, crate_dir, run).build()
     judgement = Judgement([], [], 0, ledger.in_order())
     picture = draw_lineage(lineage_nodes(ledger, judgement), "From what was given to what was made")
-    _write_text(picture_path, picture)
-    _write_text(page_path, _page(ledger, picture, facts))
-    _write_text(crate_path, _as_lines(crate))
+    write_text(picture_path, picture)
+    write_text(page_path, _page(ledger, picture, facts))
+    write_text(crate_path, _as_lines(crate))
     LOGGER.info("%s", cost_of_recording(ledger))
     LOGGER.info("SHA-256 of the crate, to be noted elsewhere: %s", sha256_file(crate_path))
 
@@ -127,8 +127,3 @@ def _version_of(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return "unknown"
-
-
-def _write_text(path: str | Path, text: str) -> None:
-    with atomic_path(path) as partial:
-        partial.write_text(text, encoding="utf-8")

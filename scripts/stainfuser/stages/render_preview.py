@@ -9,7 +9,7 @@ from typing import Any
 from stainfuser import __version__
 from stainfuser.embedded_pictures import embed_file
 from stainfuser.failures import read_index
-from stainfuser.files import atomic_path, read_json
+from stainfuser.files import read_json, write_text
 
 TARGET_PX = 256
 # A page with the pictures of more entries than these is slow to open: they become smaller.
@@ -60,8 +60,7 @@ def render_preview(
     page = _template().render(
         version=__version__, count=len(record_paths), tiles=tiles, targets=targets, left_out=lines
     )
-    with atomic_path(page_path) as partial:
-        partial.write_text(page, encoding="utf-8")
+    write_text(page_path, page)
 
 
 def _template() -> Any:

@@ -18,7 +18,7 @@ from stainfuser.embedded_pictures import Picture, embed_file, embed_photo
 from stainfuser.errors import StainFuserError
 from stainfuser.evaluation_board import make_board
 from stainfuser.failures import left_out, read_index
-from stainfuser.files import atomic_path, read_json
+from stainfuser.files import read_json, write_text
 from stainfuser.io.before_after import BeforeAfter, read_before_after
 from stainfuser.io.images import read_image
 from stainfuser.logs import LOGGER, progress
@@ -324,8 +324,7 @@ def _render(content: dict[str, Any]) -> str:
 
 
 def _write(path: str | Path, html: str) -> None:
-    with atomic_path(path) as partial:
-        partial.write_text(html, encoding="utf-8")
+    write_text(path, html)
     size_mb = len(html.encode()) / 1e6
     LOGGER.info("report: %.1f MB", size_mb)
     if size_mb > COMFORTABLE_MB:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from stainfuser.downstream_figure import draw_downstream
 from stainfuser.evaluation_arms import ARMS, arm_named, reference_arm
 from stainfuser.evaluation_terms import known_order, paired_name
-from stainfuser.files import atomic_path, read_json
+from stainfuser.files import atomic_path, read_json, write_table
 from stainfuser.io.images import read_image
 from stainfuser.logs import LOGGER
 from stainfuser.pictures import contact_sheet, save_picture
@@ -69,8 +69,7 @@ def score_downstream(
     with atomic_path(scores_path) as partial:
         counts.to_parquet(partial, index=False)
     summary = summarize(counts, records, arms, seed, bootstrap_samples, confidence)
-    with atomic_path(summary_path) as partial:
-        summary.to_csv(partial, index=False, lineterminator="\n", float_format="%.6g")
+    write_table(summary_path, summary)
     draw_downstream(figure_path, summary, {arm: label_of(arm) for arm in arms}, confidence)
     pictures = {Path(path).stem: path for path in picture_paths}
     _draw_sheet(sheet_path, counts, [arm for arm in arms if len(tables[arm])], pictures)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from stainfuser.diffusion.arm_results import FAILURES, STYLE_KEYS, sentence, stamp_arm
+from stainfuser.diffusion.arm_results import (
+    outcome_of,
+    stamp_arm,
+    style_arguments,
+)
 from stainfuser.diffusion.arms import ArmNotAvailableError, Normalize, build_arm
 from stainfuser.diffusion.loading import load_pipeline
 from stainfuser.diffusion.segmenter_training import segment
@@ -18,7 +23,7 @@ from stainfuser.diffusion.torch_threads import torch_threads
 from stainfuser.evaluation_arms import arm_named
 from stainfuser.files import atomic_path, sha256_file, write_json
 from stainfuser.io.downstream_store import DownstreamData, read_downstream
-from stainfuser.logs import LOGGER, progress
+from stainfuser.logs import progress
 from stainfuser.nn.segmenter import Segmenter, load_segmenter
 from stainfuser.nucleus_pictures import outlined
 from stainfuser.pictures import save_picture
@@ -82,29 +87,22 @@ def segment_arm(
         "model_dir": model_dir,
         "trained_dir": trained_dir,
         "baseline_dirs": {Path(path).name: path for path in baseline_dirs},
-        "feature_weights": style_options.get("feature_weights"),
-        "style_options": {key: style_options[key] for key in STYLE_KEYS if key in style_options},
+        **style_arguments(style_options),
         "seed": seed,
         "threads": threads,
         "device": device,
         "load_model": load_model,
     }
-    state, failure = "done", ""
     table, picture = pd.DataFrame(columns=list(COLUMNS)), np.full((64, 64, 3), 255, np.uint8)
-    with torch_threads(threads):
-        try:
-            table, picture = _counted(arm, data, network, rows, options)
-        except ArmNotAvailableError as error:
-            state, failure = "not run", sentence(error)
-        except FAILURES as error:
-            state, failure = "failed", sentence(error)
-    if failure:
-        LOGGER.warning("%s, %s: %s", arm, state, failure)
+    with torch_threads(threads), outcome_of(arm) as outcome:
+        table, picture = _counted(arm, data, network, rows, options)
     models = {"model": model_dir, "trained": trained_dir}
-    stamp = stamp_arm(arm, seed, slow_arm_tiles, style_options, models, baseline_dirs)
-    stamp |= {"rule": "segment_arm", "data_sha256": sha256_file(data_path)}
+    stamp = stamp_arm(
+        "segment_arm", arm, seed, slow_arm_tiles, style_options, models, baseline_dirs
+    )
+    stamp["data_sha256"] = sha256_file(data_path)
     _write_table(table_path, table, stamp)
-    write_json(record_path, {"arm": arm, "state": state, "failure": failure, **stamp})
+    write_json(record_path, {"arm": arm, **asdict(outcome), **stamp})
     save_picture(picture_path, picture)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from stainfuser.cluster_model import Cluster, Job, simulate
 from stainfuser.errors import InputError
-from stainfuser.files import atomic_path
+from stainfuser.files import atomic_path, write_rows, write_text
 from stainfuser.logs import LOGGER
 
 MODES = ("operator", "render")
@@ -94,9 +94,8 @@ def simulate_cohort(
             row = _as_row(jobs, cluster, price_core_hour, price_gpu_hour)
             rows.append({"mode": mode, "slides": slides, **row})
     text = _as_text(rows, _assumptions(locals(), costs))
-    _write_table(table_path, rows)
-    with atomic_path(text_path) as partial:
-        partial.write_text(text, encoding="utf-8")
+    write_rows(table_path, COLUMNS, rows)
+    write_text(text_path, text)
     _draw(figure_path, rows)
     LOGGER.info("%s", text)
 
@@ -218,13 +217,6 @@ def _as_text(rows: Sequence[Mapping[str, Any]], assumptions: Sequence[str]) -> s
             f"| {row['mode']} | {row['slides']} | {numbers} | {row['cost']:.3g} | {shares} |"
         )
     return "\n".join([*lines, "", *(f"- {sentence}" for sentence in assumptions)]) + "\n"
-
-
-def _write_table(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    with atomic_path(path) as partial, open(partial, "w", newline="", encoding="utf-8") as handle:
-        table = csv.DictWriter(handle, COLUMNS, lineterminator="\n")
-        table.writeheader()
-        table.writerows(rows)
 
 
 def _draw(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:

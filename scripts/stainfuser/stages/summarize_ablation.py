@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from stainfuser.ablation_plan import AXES
-from stainfuser.files import atomic_path, read_json
+from stainfuser.files import atomic_path, read_json, write_rows
 from stainfuser.logs import LOGGER
 from stainfuser.seeds import generator
 from stainfuser.stain.bootstrap import bootstrap_means
@@ -52,10 +51,8 @@ def summarize_ablation(
         for outcome in outcomes
         for row in _summarise(outcome, seed, bootstrap_samples, confidence)
     ]
-    with atomic_path(summary_path) as partial, open(partial, "w", newline="") as handle:
-        writer = csv.DictWriter(handle, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({key: _text(value) for key, value in row.items()} for row in rows)
+    texts = ({key: _text(value) for key, value in row.items()} for row in rows)
+    write_rows(summary_path, COLUMNS, texts)
     for outcome in outcomes:
         if outcome["failure"]:
             LOGGER.warning("%s: %s", name_of(outcome["instance"], centre), outcome["failure"])

@@ -18,7 +18,7 @@ from stainfuser.evaluation_terms import (
     known_order,
     paired_name,
 )
-from stainfuser.files import atomic_path
+from stainfuser.files import atomic_path, write_table
 from stainfuser.logs import LOGGER
 from stainfuser.seeds import generator
 from stainfuser.stain.bootstrap import bootstrap_means
@@ -82,8 +82,7 @@ def summarize_evaluation(
     summary = pd.DataFrame(rows, columns=list(SUMMARY_COLUMNS))
     if len(distribution):
         summary = _in_order(pd.concat([summary, distribution], ignore_index=True))
-    with atomic_path(summary_path) as partial:
-        summary.to_csv(partial, index=False, lineterminator="\n", float_format="%.6g")
+    write_table(summary_path, summary)
     _name_undefined(table)
     shown = summary[summary["target"] != ALL_TARGETS]
     _draw_overview(shown, figure_path, confidence, table["slide"].nunique())

@@ -7,9 +7,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from stainfuser.diffusion.head_data import starting_classes
 from stainfuser.diffusion.head_evaluation import (
@@ -36,6 +34,7 @@ from stainfuser.io.image_collection import (
 from stainfuser.nn.class_matcher import OperatorHeadParams
 from stainfuser.nn.operator_head import OperatorHead
 from stainfuser.pictures import save_picture
+from stainfuser.stain.tile_grid import middle_of
 from stainfuser.stamps import make_stamp
 
 LOGGER = logging.getLogger("stainfuser")
@@ -144,16 +143,11 @@ def _evaluate(
     rows = evaluate_recolouring(arms, recolouring_tasks(plain, seed))
     if len(mosaics) > 1:
         rows += evaluate_fan(arms, mosaics, FAN_STEP)
-    rows += evaluate_safety(arms["operator_head"], {n: _middle(rgb) for n, rgb in plain.items()})
+    middles = {name: middle_of(rgb, 512) for name, rgb in plain.items()}
+    rows += evaluate_safety(arms["operator_head"], middles)
     rows += evaluate_not_he(head, {n: rgb for n, rgb in held_out.items() if n not in he}, plain)
     _write_rows(summary_path, summarise_rows(rows))
     save_picture(sheet_path, stain_sheet(arms["operator_head"], plain))
-
-
-def _middle(rgb: NDArray[np.uint8], side_px: int = 512) -> NDArray[np.uint8]:
-    """Return the middle of an image, at most `side_px` on a side."""
-    top, left = (max((side - side_px) // 2, 0) for side in rgb.shape[:2])
-    return rgb[top : top + side_px, left : left + side_px]
 
 
 def _write_rows(path: Path | str, rows: Sequence[dict]) -> None:

@@ -17,6 +17,12 @@ def grid_corners(size_px: tuple[int, int], side_px: float) -> NDArray[np.int64]:
     return np.stack([grid_x.ravel(), grid_y.ravel()], axis=1)
 
 
+def middle_of(image: NDArray[np.uint8], side_px: int) -> NDArray[np.uint8]:
+    """Return a view of the middle of an (H, W, 3) image, at most `side_px` on a side."""
+    top, left = (max((side - side_px) // 2, 0) for side in image.shape[:2])
+    return image[top : top + side_px, left : left + side_px]
+
+
 def tissue_of_squares(
     mask: NDArray[np.bool_],
     size_px: tuple[int, int],
