@@ -5,10 +5,13 @@ from __future__ import annotations
 import contextlib
 import csv
 import fcntl
+import functools
+import glob
 import hashlib
 import json
 import logging
 import os
+import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,18 +27,53 @@ _KNOWN_HASHES: dict[str, tuple[tuple[int, int, int, int], str]] = {}
 def atomic_path(final: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `final`; on success sync it and rename it to `final`.
 
-    On any error the temporary file is removed and `final` stays as it was. The suffix is kept
+    On any error the temporary file is removed and `final` stays as it was; of a process that was
+    killed, the next one to write `final` on this machine removes it. The suffix is kept
     (``slide.tmp.png``), because many libraries choose a format by it.
     """
     final = Path(final)
     final.parent.mkdir(parents=True, exist_ok=True)
-    partial = final.with_name(f".{final.stem}.{os.getpid()}.tmp{final.suffix}")
+    _remove_leftovers(final)
+    partial = final.with_name(f".{final.stem}.{_process_space()}-{os.getpid()}.tmp{final.suffix}")
     try:
         yield partial
         sync_file(partial)
         os.replace(partial, final)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _remove_leftovers(final: Path) -> None:
+    """Remove temporary files of `final` whose process is dead; others are not judged."""
+    stem, suffix = glob.escape(final.stem), glob.escape(final.suffix)
+    for path in final.parent.glob(f".{stem}.{_process_space()}-*.tmp{suffix}"):
+        process = path.name.removesuffix(f".tmp{final.suffix}").rpartition("-")[2]
+        if process.isdecimal() and not _is_alive(int(process)):
+            path.unlink(missing_ok=True)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+@functools.cache
+def _process_space() -> str:
+    """Return eight digits that stand for where process numbers mean what they mean here.
+
+    That is one start of one machine, and within it one namespace (a container has its own).
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text()
+        space = f"{boot}{os.stat('/proc/self/ns/pid').st_ino}"
+    except OSError:
+        space = str(uuid.getnode())
+    return hashlib.sha256(space.encode()).hexdigest()[:8]
 
 
 def sync_file(path: str | Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
+import signal
 import time
 from pathlib import Path
 
@@ -32,6 +34,35 @@ def test_a_finished_write_replaces_the_file(tmp_path):
         assert partial.suffix == ".png"
         partial.write_bytes(b"x")
     assert (tmp_path / "new" / "a.png").read_bytes() == b"x"
+
+
+def _die_while_writing(final):
+    with atomic_path(final) as partial:
+        partial.write_bytes(b"half")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_what_a_killed_write_left_is_removed_by_the_next_and_that_of_the_living_is_not(tmp_path):
+    final, other = tmp_path / "a [1].h5", tmp_path / "b.h5"
+    for path in (final, other):
+        killed = multiprocessing.Process(target=_die_while_writing, args=(path,))
+        killed.start()
+        killed.join()
+    assert len(list(tmp_path.iterdir())) == 2
+    with atomic_path(final) as living:
+        living.write_bytes(b"mine")
+        again = multiprocessing.Process(target=_write, args=(final,))
+        again.start()
+        again.join()
+        assert again.exitcode == 0 and living.read_bytes() == b"mine"
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert left[1:] == ["a [1].h5"] and left[0].startswith(".b.")
+    assert final.read_bytes() == b"mine"
+
+
+def _write(final):
+    with atomic_path(final) as partial:
+        partial.write_bytes(b"another's")
 
 
 def test_seeds_depend_on_purpose_alone():
