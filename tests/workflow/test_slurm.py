@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from helpers_workflow import REPOSITORY, Run, fingerprints, small_options
+from helpers_workflow import REPOSITORY, Run, fingerprints, run_workflow, small_options
 from test_kill import PRODUCTS
 from test_late_failure import _damage_largest_tile as damage_largest_tile
 
@@ -22,6 +22,8 @@ import one_node_slurm
 pytestmark = pytest.mark.workflow
 # Rules see their pretend GPUs, torch does not: the demo trains on CPUs.
 ON_CPUS = ["train_normalizer:gpu=0", "train_normalizer:slurm_partition=cpu"]
+# What else a run ends in and repeats to the byte; pictures and pages show how long jobs took.
+EVALUATED = ["results/evaluation/summary.csv", "results/evaluation/**/*.parquet"]
 # A first attempt with less memory than Python itself takes, a second one with enough.
 SHORT_OF_MEMORY = ["make_demo_target:mem_mb=30 if attempt == 1 else 1000 * attempt"]
 # Short jobs of so many slides are one: as in the profile, made small.
@@ -120,7 +122,7 @@ def kill_when(
 def killed_and_resumed(environment, tmp_path_factory) -> tuple[Run, set[str], list, list]:
     """Return the resumed run, the states seen before the kill, what the kill left, all jobs."""
     folder = tmp_path_factory.mktemp("run")
-    asked = ["--set-resources", *ON_CPUS, *SHORT_OF_MEMORY, "--", "train", "normalize"]
+    asked = ["--set-resources", *ON_CPUS, *SHORT_OF_MEMORY, "--", "all"]
     with open(folder / "killed.log", "wb") as log:
         process = subprocess.Popen(
             slurm_command(folder, *asked), cwd=folder, env=environment, stdout=log, stderr=log
@@ -136,9 +138,16 @@ def test_a_killed_controller_is_resumed_to_the_bytes_of_a_local_run(killed_and_r
     assert resumed.status == 0, resumed.text[-4000:]
     assert any("normalize_slide" in name for name, *_ in orphans)
     assert "cancelled jobs of a killed run" in resumed.text
-    expected = fingerprints(small_demo.folder, PRODUCTS)
-    assert len(expected) > 10
-    assert fingerprints(resumed.folder, PRODUCTS) == expected
+    expected = fingerprints(small_demo.folder, PRODUCTS + EVALUATED)
+    assert "results/evaluation/summary.csv" in expected and len(expected) > 10
+    assert fingerprints(resumed.folder, PRODUCTS + EVALUATED) == expected
+    assert (resumed.folder / "results/report/index.html").stat().st_size > 100_000
+
+
+def test_an_audit_declares_what_the_cluster_made_intact(killed_and_resumed):
+    run = run_workflow(killed_and_resumed[0].folder, "audit", *small_options())
+    assert run.status == 0, run.text[-4000:]
+    assert "intact" in run.text
 
 
 def test_jobs_queue_and_groups_of_short_ones_are_one_job(killed_and_resumed):

@@ -1,8 +1,8 @@
-# In: the tile stores of the slides and a target. Out: a baseline of the literature, trained small on
+# In: the tile stores of the slides that are measured and a target. Out: a baseline of the literature, trained small on
 # unpaired tiles, with its losses and samples.
 rule train_baseline:
     input:
-        tiles=tile_stores,
+        tiles=evaluated_tiles,
         target="results/targets/{target}.png",
     output:
         baseline=directory("results/baselines/{target}/{baseline}"),

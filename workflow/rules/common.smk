@@ -230,10 +230,13 @@ def evaluated_slides(kind):
 
 
 def evaluation_samples(wildcards):
-    return [
-        f"results/evaluation/sample/{slide}.h5"
-        for slide in evaluated_slides(("slide", "images"))
-    ]
+    slides = evaluated_slides(("slide", "images"))
+    return [f"results/evaluation/sample/{slide}.h5" for slide in slides]
+
+
+def evaluated_tiles(wildcards):
+    slides = evaluated_slides(("slide", "images"))
+    return [f"results/tiles/{slide}.h5" for slide in slides]
 
 
 def consistency_reports(wildcards):
