@@ -25,7 +25,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # What is kept with the results, and may be passed on; the full one names folders of this machine.
 RESOLVED_CONFIG = "results/config.yaml"
 FULL_CONFIG = ".snakemake/stainfuser/config.yaml"
-# An audit looks at what was written; it writes neither configuration.
+# An audit looks at what was written; it writes neither configuration. (Snakemake does not know its
+# targets yet when it reads these lines.)
 IS_AUDIT = "audit" in sys.argv[1:]
 TRAINED = "results/model"
 SLIDE_INDEX = "results/slides/index.csv"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 import os
 import platform
@@ -48,7 +47,7 @@ from stainfuser.diffusion.head_evaluation import (
 from stainfuser.diffusion.head_sheets import lay_out
 from stainfuser.diffusion.pipeline import StainFuserPipeline
 from stainfuser.errors import InputError
-from stainfuser.files import atomic_path, write_text
+from stainfuser.files import write_rows, write_text
 from stainfuser.io.image_collection import is_mosaic, read_split_table
 from stainfuser.pictures import save_picture
 
@@ -128,7 +127,7 @@ def benchmark_model(
     rows += _context_rows(pipe, plain)
     speed, unmeasured = _speed_rows(pipe, model, threads, sd21_limit_s)
     summary = summarise_with_intervals(rows + speed, seed, bootstrap_samples, confidence)
-    _write_table(table_path, [*summary, *unmeasured])
+    write_rows(table_path, COLUMNS, [*summary, *unmeasured])
     write_text(
         comparison_path, _machine(threads) + as_markdown(compare(summary)) + as_notes(summary)
     )
@@ -256,13 +255,6 @@ def _machine(threads: int) -> str:
         f"Times: {threads} threads of {os.cpu_count()} ({processor}), {gpu}, "
         f"torch {torch.__version__}.\n\n"
     )
-
-
-def _write_table(path: Path | str, summary: Sequence[Mapping[str, Any]]) -> None:
-    with atomic_path(path) as partial, open(partial, "w", newline="", encoding="utf-8") as handle:
-        writer = csv.DictWriter(handle, COLUMNS)
-        writer.writeheader()
-        writer.writerows(summary)
 
 
 def _is_no_warning(record: logging.LogRecord) -> bool:

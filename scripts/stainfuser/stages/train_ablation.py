@@ -9,13 +9,11 @@ from typing import Any
 from stainfuser.ablation_plan import plain_instance
 from stainfuser.diffusion.ablation_data import read_phantoms
 from stainfuser.diffusion.ablation_training import measured_rows, trained_model
+from stainfuser.diffusion.arm_results import FAILURES
 from stainfuser.diffusion.torch_threads import reproducible
-from stainfuser.errors import StainFuserError
 from stainfuser.files import sha256_file, write_json
 from stainfuser.logs import LOGGER
 from stainfuser.stamps import make_stamp
-
-FAILURES = (StainFuserError, ValueError, RuntimeError, OSError, MemoryError)
 
 
 def train_ablation(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,7 +23,7 @@ from stainfuser.diffusion.head_sheets import stain_sheet
 from stainfuser.diffusion.head_training import HeadTrainingOptions, train_head
 from stainfuser.diffusion.training_images import TrainingImage, prepare_image
 from stainfuser.errors import InputError
-from stainfuser.files import atomic_path, exclusive_folder, sha256_file
+from stainfuser.files import exclusive_folder, sha256_file, write_rows
 from stainfuser.io.image_collection import (
     CollectionEntry,
     is_mosaic,
@@ -108,7 +107,7 @@ def train_operator_head(
     configuration = params.to_dict() | vars(options) | {"seed": seed}
     stamp = make_stamp("train_operator_head", configuration, split_sha256=sha256_file(split_path))
     head.save_pretrained(head_dir, stamp)
-    _write_rows(losses_path, losses)
+    write_rows(losses_path, list(losses[0]), losses)
     _evaluate(head, images_dir, entries, summary_path, sheet_path, seed)
 
 
@@ -146,12 +145,6 @@ def _evaluate(
     middles = {name: middle_of(rgb, 512) for name, rgb in plain.items()}
     rows += evaluate_safety(arms["operator_head"], middles)
     rows += evaluate_not_he(head, {n: rgb for n, rgb in held_out.items() if n not in he}, plain)
-    _write_rows(summary_path, summarise_rows(rows))
+    summary = summarise_rows(rows)
+    write_rows(summary_path, list(summary[0]), summary)
     save_picture(sheet_path, stain_sheet(arms["operator_head"], plain))
-
-
-def _write_rows(path: Path | str, rows: Sequence[dict]) -> None:
-    with atomic_path(path) as partial, open(partial, "w", newline="", encoding="utf-8") as handle:
-        writer = csv.DictWriter(handle, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
