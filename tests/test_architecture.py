@@ -78,10 +78,10 @@ def rule_blocks(text: str) -> dict[str, dict[str, set[str]]]:
     rules: dict[str, dict[str, set[str]]] = {}
     rule = section = None
     for line in text.splitlines():
-        header = re.match(r"\s*(?:rule|checkpoint) (\w+):", line)
+        header = re.match(r"\s*(?:rule|checkpoint|use rule (\w+) as) (\w+)(?: with)?:", line)
         if header:
-            rule, section, indent = header[1], None, len(line) - len(line.lstrip()) + 4
-            rules[rule] = {}
+            rule, section, indent = header[2], None, len(line) - len(line.lstrip()) + 4
+            rules[rule] = dict(rules[header[1]]) if header[1] else {}
         elif rule and (start := re.match(rf"\s{{{indent}}}(\w+):", line)):
             section = start[1]
             rules[rule][section] = set()
@@ -138,6 +138,8 @@ CONFIG = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
 SECTIONS = {key: value for key, value in CONFIG.items() if isinstance(value, dict)}
 # A rule that always runs, and whose page has to outlive what Snakemake takes for its failure.
 WITHOUT_PRODUCT = {"audit": {"output", "benchmark"}}
+# Rules that run another one's script (`use rule`), with other resources.
+DERIVED_FROM = {"apply_slow_arm": "apply_arm"}
 # Keys a rule passes by name, or that choose between rules.
 PASSED_BY_NAME = {
     "pairs": {"attach", "sources_per_target"},
@@ -217,8 +219,9 @@ def test_every_job_is_recorded(path):
 def test_every_rule_has_script_log_and_benchmark(rule):
     sections = {"output", "log", "benchmark", "threads", "resources", "script"}
     assert sections - WITHOUT_PRODUCT.get(rule, set()) <= set(RULES[rule])
-    assert (SCRIPTS / f"{rule}.py").exists()
-    assert (PACKAGE / "stages" / f"{rule}.py").exists()
+    stage = DERIVED_FROM.get(rule, rule)
+    assert (SCRIPTS / f"{stage}.py").exists()
+    assert (PACKAGE / "stages" / f"{stage}.py").exists()
 
 
 @pytest.mark.parametrize("rule", sorted(RULES))
@@ -347,6 +350,9 @@ def test_a_wrong_import_is_found():
 def test_a_field_the_rule_lacks_is_found():
     rules = rule_blocks("rule a:\n    input:\n        b=1,\n    output:\n        c=2,\n")
     assert rules == {"a": {"input": {"b"}, "output": {"c"}}}
+    derived = "use rule a as d with:\n    output:\n        e=3,\n"
+    text = "rule a:\n    input:\n        b=1,\n\n\n" + derived
+    assert rule_blocks(text)["d"] == {"input": {"b"}, "output": {"e"}}
     assert field_faults("a", "f(snakemake.input.b, snakemake.output.c)", rules["a"]) == []
     assert field_faults("a", "f(snakemake.input.c)", rules["a"]) == ["a: input.c"]
     assert field_faults("z", "", None)

@@ -206,6 +206,11 @@ ARMS = {arm.name: arm for arm in _ARMS}
 OURS = ("delivered", "operator", "render_1", "render_5", "trained")
 
 
+def slow_arms() -> list[str]:
+    """Return the names of the arms that are slow, in their usual order."""
+    return [name for name, arm in ARMS.items() if arm.is_slow]
+
+
 def reference_arm(names: Collection[str]) -> str | None:
     """Return the arm of ours that the others are compared with, or None if none is there."""
     return next((name for name in OURS if name in names), None)

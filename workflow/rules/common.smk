@@ -12,7 +12,7 @@ from stainfuser.cluster import cancel_orphans, check_partitions, collect_wanted
 from stainfuser.ablation_plan import plan_instances
 from stainfuser.configuration import resolve_config, write_resolved
 from stainfuser.errors import ConfigError, StainFuserError
-from stainfuser.evaluation_arms import arm_named, chosen_arms
+from stainfuser.evaluation_arms import arm_named, chosen_arms, slow_arms
 from stainfuser.failures import gigapixels_of, late_failures, left_out, read_index
 from stainfuser.io.cohort import CohortEntry, resolve_cohort
 from stainfuser.io.targets import resolve_targets
@@ -221,6 +221,7 @@ def if_truth_known(inputs):
 
 
 EVALUATED_ARMS = chosen_arms(config["evaluate"]["arms"], is_truth_known())
+SLOW_ARMS = "|".join(slow_arms())
 
 
 def evaluated_slides(kind):

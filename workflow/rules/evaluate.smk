@@ -46,6 +46,8 @@ rule apply_arm:
         "results/logs/apply_arm/{arm}.log",
     benchmark:
         "results/benchmarks/apply_arm/{arm}.tsv"
+    wildcard_constraints:
+        arm=rf"(?!(?:{SLOW_ARMS})\b)[a-z0-9_]+",
     conda:
         "../../envs/stainfuser.yaml"
     threads: 1
@@ -53,7 +55,7 @@ rule apply_arm:
         mem_mb=growing(4000, per_slide=10),
         runtime=growing(240),
         disk_mb=growing(500, per_slide=10),
-        gpu=lambda wildcards: int(arm_named(wildcards.arm).is_slow),
+        gpu=0,
     params:
         options={"slow_arm_tiles": config["evaluate"]["slow_arm_tiles"]},
         style=if_arm_needs("weights", config["pairs"], {}),
@@ -61,6 +63,21 @@ rule apply_arm:
         seed=config["seed"],
     script:
         "../../scripts/apply_arm.py"
+
+
+# The same for arms that send every tile through a network many times: worth a GPU.
+use rule apply_arm as apply_slow_arm with:
+    log:
+        "results/logs/apply_slow_arm/{arm}.log",
+    benchmark:
+        "results/benchmarks/apply_slow_arm/{arm}.tsv"
+    wildcard_constraints:
+        arm=SLOW_ARMS,
+    resources:
+        mem_mb=growing(4000, per_slide=10),
+        runtime=growing(240),
+        disk_mb=growing(500, per_slide=10),
+        gpu=1,
 
 
 rule measure_arm:
