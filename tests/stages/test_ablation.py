@@ -77,6 +77,16 @@ def outcome_of(folder, phantoms_path, config, **changes):
     return path
 
 
+def test_noise_prediction_is_trained_where_others_are_tuned_on_pixels_too(config):
+    """`snakemake ablation` with the demo's configuration named that instance as failed."""
+    tuned = {**config["train"], "finetune_steps": 60}
+    steps = {
+        name: training_options({**CENTRE, "objective": name}, tuned)["finetune_steps"]
+        for name in ("bridge", "v_zero_snr", "epsilon")
+    }
+    assert steps == {"bridge": 60, "v_zero_snr": 60, "epsilon": 0}
+
+
 def test_truths_are_the_sources_in_the_targets_laboratory(phantoms_path):
     phantoms = read_phantoms(phantoms_path)
     for number, row in enumerate(phantoms.rows):

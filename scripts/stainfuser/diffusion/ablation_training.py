@@ -50,6 +50,8 @@ def training_options(instance: Mapping[str, Any], train: Mapping[str, Any]) -> d
         steps=instance["training_steps"],
         context_tokens=instance["context_tokens"] or None,
     )
+    if instance["objective"] == "epsilon":
+        options["finetune_steps"] = 0  # it has no one step to tune
     if instance["autoencoder"] != "finetuned":
         options["autoencoder_steps"] = 0
     if instance["autoencoder"] == "none":
