@@ -147,7 +147,7 @@ def test_a_killed_controller_is_resumed_to_the_bytes_of_a_local_run(killed_and_r
 def test_an_audit_declares_what_the_cluster_made_intact(killed_and_resumed):
     run = run_workflow(killed_and_resumed[0].folder, "audit", *small_options())
     assert run.status == 0, run.text[-4000:]
-    assert "intact" in run.text
+    assert "Intact: everything is as it was made" in run.text
 
 
 def test_jobs_queue_and_groups_of_short_ones_are_one_job(killed_and_resumed):
