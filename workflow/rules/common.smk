@@ -3,11 +3,13 @@
 import os
 import sys
 from functools import cache
+from inspect import signature
 from math import ceil
 from pathlib import Path
 
 sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
 
+from snakemake.common import overwrite_function_params
 from stainfuser.cluster import cancel_orphans, check_partitions, collect_wanted
 from stainfuser.ablation_plan import plan_instances
 from stainfuser.configuration import resolve_config, write_resolved
@@ -110,6 +112,12 @@ wildcard_constraints:
     arm=r"[a-z0-9_]+",
 
 
+def with_known_parameters(function):
+    """Return a function with its parameters noted; Snakemake would look them up for every job."""
+    overwrite_function_params(function, signature(function).parameters)
+    return function
+
+
 def growing(base, per_gigapixel=0, per_slide=0):
     """Return an amount of a resource, which grows with the slide, the cohort and the attempt.
 
@@ -121,9 +129,10 @@ def growing(base, per_gigapixel=0, per_slide=0):
         gigapixels = GIGAPIXELS.get(wildcards.get("slide"), 5) if per_gigapixel else 0
         return ceil((fixed + per_gigapixel * gigapixels) * attempt)
 
-    return amount
+    return with_known_parameters(amount)
 
 
+@with_known_parameters
 def slide_file(wildcards):
     """Return a slide's path; nothing if it is missing, so that its probe can say so."""
     return find_slide(wildcards.slide)
@@ -136,10 +145,17 @@ def find_slide(slide):
     return str(path) if config["slides"] == "demo" or os.path.exists(path) else []
 
 
+@cache
+def index_as_of(mtime_ns):
+    """Return the rows of the index, read once for every time it was written."""
+    index = read_index(SLIDE_INDEX)
+    GIGAPIXELS.update(gigapixels_of(index))
+    return index
+
+
 def usable(kind):
     """Return the names of slides that passed the probe and did not fail later."""
-    index = read_index(checkpoints.list_slides.get().output.index)
-    GIGAPIXELS.update(gigapixels_of(index))
+    index = index_as_of(os.stat(checkpoints.list_slides.get().output.index).st_mtime_ns)
     late = late_failures(FAILED, os.path.getmtime(RESOLVED_CONFIG))
     return [
         row["slide"]
