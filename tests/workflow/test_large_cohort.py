@@ -51,6 +51,15 @@ def test_of_a_large_cohort_so_many_slides_are_measured(cohort):
     text = run_workflow(cohort, "-n", "--quiet", "rules", *options, "--", "evaluate").text
     assert re.search(r"^sample_evaluation_tiles +9$", text, re.M)
     assert re.search(rf"^normalize_slide +{SLIDES}$", text, re.M)
+    # Baselines train on these alone, and so no other slide needs tiles.
+    assert re.search(r"^extract_tiles +9$", text, re.M)
+
+
+def test_an_arm_asks_for_memory_for_the_slides_that_are_measured(cohort):
+    options = [*COHORT, "evaluate={max_slides: 9}"]
+    text = run_workflow(cohort, "-n", *options, "--", "evaluate").text
+    job = re.search(r"rule apply_arm:(?:\n +.*)*wildcards: arm=operator\n +resources: (.*)", text)
+    assert f"mem_mb={4000 + 10 * 9}," in job[1]
 
 
 def test_a_plan_costs_little_per_slide(cohort):

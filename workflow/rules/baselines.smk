@@ -1,5 +1,5 @@
-# In: the tile stores of the slides that are measured and a target. Out: a baseline of the literature, trained small on
-# unpaired tiles, with its losses and samples.
+# In: the tile stores of the slides that are measured and a target. Out: a baseline of the literature,
+# trained small on unpaired tiles, with its losses and samples.
 rule train_baseline:
     input:
         tiles=evaluated_tiles,

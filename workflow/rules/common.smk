@@ -118,12 +118,15 @@ def with_known_parameters(function):
     return function
 
 
-def growing(base, per_gigapixel=0, per_slide=0):
+def growing(base, per_gigapixel=0, per_slide=0, per_measured=0):
     """Return an amount of a resource, which grows with the slide, the cohort and the attempt.
+
+    Of a large cohort not all slides are measured (`evaluate.max_slides`).
 
     Sizes are the index's; a slide that no probe has seen counts as a usual one of 40x.
     """
-    fixed = base + per_slide * len(COHORT)
+    measured = min(len(COHORT), config["evaluate"]["max_slides"])
+    fixed = base + per_slide * len(COHORT) + per_measured * measured
 
     def amount(wildcards, attempt):
         gigapixels = GIGAPIXELS.get(wildcards.get("slide"), 5) if per_gigapixel else 0

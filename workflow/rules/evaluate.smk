@@ -52,9 +52,9 @@ rule apply_arm:
         "../../envs/stainfuser.yaml"
     threads: 1
     resources:
-        mem_mb=growing(4000, per_slide=10),
+        mem_mb=growing(4000, per_measured=10),
         runtime=growing(240),
-        disk_mb=growing(500, per_slide=10),
+        disk_mb=growing(500, per_measured=10),
         gpu=0,
     params:
         options={"slow_arm_tiles": config["evaluate"]["slow_arm_tiles"]},
@@ -74,9 +74,9 @@ use rule apply_arm as apply_slow_arm with:
     wildcard_constraints:
         arm=SLOW_ARMS,
     resources:
-        mem_mb=growing(4000, per_slide=10),
+        mem_mb=growing(4000, per_measured=10),
         runtime=growing(240),
-        disk_mb=growing(500, per_slide=10),
+        disk_mb=growing(500, per_measured=10),
         gpu=1,
 
 
@@ -120,7 +120,7 @@ rule measure_distribution:
         "../../envs/stainfuser.yaml"
     threads: 1
     resources:
-        mem_mb=growing(4000, per_slide=1),
+        mem_mb=growing(4000, per_measured=1),
         runtime=growing(120),
         disk_mb=100,
         gpu=0,
@@ -153,7 +153,7 @@ rule draw_examples:
         "../../envs/stainfuser.yaml"
     threads: 1
     resources:
-        mem_mb=growing(3000, per_slide=1),
+        mem_mb=growing(3000, per_measured=1),
         runtime=growing(30),
         disk_mb=100,
         gpu=0,
@@ -184,7 +184,7 @@ rule summarize_evaluation:
         "../../envs/stainfuser.yaml"
     threads: 1
     resources:
-        mem_mb=growing(4000, per_slide=0.1),
+        mem_mb=growing(4000, per_measured=0.1),
         runtime=growing(60),
         disk_mb=100,
         gpu=0,
