@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stainfuser.diffusion.ablation_data import MPP, AblationPairs, AblationPhantoms
+from stainfuser.diffusion.objectives import objective_named
 from stainfuser.diffusion.pipeline import StainFuserPipeline
 from stainfuser.diffusion.training import TrainingParameters, train_pipeline
 from stainfuser.errors import ConfigError
@@ -50,8 +51,8 @@ def training_options(instance: Mapping[str, Any], train: Mapping[str, Any]) -> d
         steps=instance["training_steps"],
         context_tokens=instance["context_tokens"] or None,
     )
-    if instance["objective"] == "epsilon":
-        options["finetune_steps"] = 0  # it has no one step to tune
+    if not objective_named(instance["objective"]).has_one_step:
+        options["finetune_steps"] = 0
     if instance["autoencoder"] != "finetuned":
         options["autoencoder_steps"] = 0
     if instance["autoencoder"] == "none":

@@ -32,6 +32,9 @@ IDENTITY, OPERATOR, RENDER, COMBINED = "identity", "operator_head", "render", "r
 MODEL_ARMS = (OPERATOR, RENDER, COMBINED)
 # An operator that was fitted to the truth: what this kind of map can reach.
 ORACLE = "operator fitted to the truth"
+# An operator that was fitted to the reference's tissue in both stains: what a method that knew all
+# about the reference, and nothing of the truth, could reach.
+REFERENCE_ORACLE = "operator fitted to the reference in both stains"
 # Sources whose summaries are kept.
 REMEMBERED = 64
 
@@ -111,6 +114,11 @@ def operated(source: Image, wanted: Image) -> Image:
 
     With the truth as `wanted`, no operator can do much better.
     """
-    white = background_colour(source, np.ones(source.shape[:2], bool))[0].astype(np.float64)
-    operator = fit_operator(*tissue_boxes(source, wanted, white), white)
+    return operated_as(source, source, wanted)
+
+
+def operated_as(source: Image, before: Image, after: Image) -> Image:
+    """Return `source` through the operator that brings the image `before` nearest to `after`."""
+    white = background_colour(before, np.ones(before.shape[:2], bool))[0].astype(np.float64)
+    operator = fit_operator(*tissue_boxes(before, after, white), white)
     return apply_lookup_table(source, operator.lookup_table())

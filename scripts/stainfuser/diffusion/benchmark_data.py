@@ -50,6 +50,10 @@ def phantom_tasks(pairs: int, seed: int) -> list[ExactTask]:
         # One seed for source and truth: the same noise on both, where the optics are the same.
         noise = int(rng.integers(2**31))
         source = render(section, first, np.random.default_rng(noise))
+        untouched = {
+            composition: render(reference, first, np.random.default_rng(noise))
+            for composition, reference in references.items()
+        }
         for data, laboratory in (
             (PHANTOMS, second),
             (SAME_OPTICS, with_scanner_optics(second, first)),
@@ -63,6 +67,7 @@ def phantom_tasks(pairs: int, seed: int) -> list[ExactTask]:
                     source,
                     render(references[composition], laboratory, rng),
                     truth,
+                    untouched[composition],
                 )
                 for composition in COMPOSITIONS
             ]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stainfuser.diffusion.benchmark_arms import MODEL_ARMS, ORACLE
+from stainfuser.diffusion.benchmark_arms import MODEL_ARMS, ORACLE, REFERENCE_ORACLE
 from stainfuser.diffusion.head_evaluation import Row, grouped, worst_of
 from stainfuser.seeds import generator
 from stainfuser.stain.bootstrap import bootstrap_means
@@ -153,7 +153,8 @@ def as_notes(summary: Sequence[Row]) -> str:
             lines.append(f"| {name} | {_short(row['mean'])} ({_short(row['worst'])}) | {moved} |")
     lines.append("")
     for (arm, data, metric), row in table.items():
-        if arm == ORACLE and metric == "de" and data in {bound.data for bound in BOUNDS}:
+        asked = data in {bound.data for bound in BOUNDS}
+        if arm in (ORACLE, REFERENCE_ORACLE) and metric == "de" and asked:
             lines.append(f"{data}: an {arm} reaches CIEDE2000 {_short(row['mean'])}.")
         if metric.startswith("seconds_from"):
             calls = metric.removeprefix("seconds_from_").replace("_", " ")

@@ -17,16 +17,20 @@ from numpy.typing import NDArray
 from stainfuser.diffusion.benchmark_arms import (
     OPERATOR,
     ORACLE,
+    REFERENCE_ORACLE,
     Arm,
     Image,
     head_arm,
     operated,
+    operated_as,
     peer_arms,
 )
 from stainfuser.diffusion.operator_mode import colour_operator, fit_tiles
 from stainfuser.nn.operator_head import OperatorHead
 from stainfuser.seeds import generator
 from stainfuser.stain.benchmark_tasks import (
+    FAN_PROTOCOLS,
+    FAN_REGIONS,
     background_change,
     bands_difference,
     composition_pairs,
@@ -42,6 +46,9 @@ from stainfuser.stain.operators import apply_lookup_table
 
 Row = dict[str, Any]
 COMPOSITIONS = ("matched", "mismatched")
+# References of the mosaics of nine protocols, see `evaluate_fan`.
+OTHER_BLOCK, SAME_BLOCK = "fan", "fan, reference of the same block"
+LABORATORIES = "fan, whole laboratories"
 SOURCE_X_TARGET = "source x target"
 TASK_TILE_PX = 256
 PAIRS_PER_IMAGE = 3
@@ -49,7 +56,10 @@ PAIRS_PER_IMAGE = 3
 
 @dataclass(frozen=True)
 class ExactTask:
-    """`source` in the stain of `reference` is `truth`; the labels are those of a row."""
+    """`source` in the stain of `reference` is `truth`; the labels are those of a row.
+
+    `untouched`: the tissue of the reference in the source's stain, which no method is shown.
+    """
 
     data: str
     pools: tuple[str, ...]
@@ -57,6 +67,7 @@ class ExactTask:
     source: Image
     reference: Image
     truth: Image
+    untouched: Image
 
 
 def all_arms(head: OperatorHead) -> dict[str, Arm]:
@@ -86,6 +97,7 @@ def recolouring_tasks(
                         task.source,
                         getattr(task, composition),
                         task.truth,
+                        getattr(pair, composition),
                     )
                     for composition in COMPOSITIONS
                 ]
@@ -95,7 +107,7 @@ def recolouring_tasks(
 def evaluate_recolouring(
     arms: Mapping[str, Arm], tasks: Sequence[ExactTask], with_oracle: bool = False
 ) -> list[Row]:
-    """Return one row per arm and task; `with_oracle`: of an operator fitted to the truth, too.
+    """Return one row per arm and task; `with_oracle`: of operators that know more, too.
 
     ``de`` over all pixels, ``tissue_de`` without the glass (which an operator keeps and a
     recolouring may move), ``psnr``, and ``structure``: gradient correlation with the source.
@@ -106,6 +118,7 @@ def evaluate_recolouring(
         results = {arm: fit(task.reference)(task.source) for arm, fit in arms.items()}
         if with_oracle:
             results[ORACLE] = operated(task.source, task.truth)
+            results[REFERENCE_ORACLE] = operated_as(task.source, task.untouched, task.reference)
         for arm, result in results.items():
             difference = ciede2000_map(result, task.truth)
             rows.append(
@@ -123,31 +136,43 @@ def evaluate_recolouring(
     return rows
 
 
-def evaluate_fan(arms: Mapping[str, Arm], mosaics: Sequence[Image], step: int = 1) -> list[Row]:
-    """Return one row per arm, block and pair of protocols; the reference is of the next block.
+def evaluate_fan(
+    arms: Mapping[str, Arm], mosaics: Sequence[Image], step: int = 1, reference: str = OTHER_BLOCK
+) -> list[Row]:
+    """Return one row per arm, block and pair of protocols.
 
     A column of five regions is one slide. ``de`` compares the regions' lightness bands with those
-    of the same regions in the target's protocol. `step` leaves out pairs of protocols.
+    of the same regions in the target's protocol. `step` leaves out pairs of protocols. `reference`:
+
+    - `OTHER_BLOCK`: the next block's slide of the target's protocol.
+    - `SAME_BLOCK`: the same block's, so that no difference of tissue is left.
+    - `LABORATORIES`: those of all other blocks together, and the source is all blocks of its
+      protocol together: what is known where a laboratory's slides are normalised as one.
     """
-    blocks = [split_mosaic(mosaic) for mosaic in mosaics]
+    columns = [[np.concatenate(slide) for slide in split_mosaic(mosaic)] for mosaic in mosaics]
+    pairs = [(t, s) for t in range(FAN_PROTOCOLS) for s in range(FAN_PROTOCOLS) if s != t]
     rows: list[Row] = []
-    for index, block in enumerate(blocks):
-        other = blocks[(index + 1) % len(blocks)]
-        bands = [[region_bands(region) for region in regions] for regions in block]
-        columns = [np.concatenate(regions) for regions in block]
-        pairs = [(t, s) for t in range(len(block)) for s in range(len(block)) if s != t]
+    for index, block in enumerate(columns):
+        wanted = [[region_bands(r) for r in np.split(slide, FAN_REGIONS)] for slide in block]
+        others = {
+            OTHER_BLOCK: [(index + 1) % len(columns)],
+            SAME_BLOCK: [index],
+            LABORATORIES: [other for other in range(len(columns)) if other != index],
+        }[reference]
+        together = range(len(columns)) if reference == LABORATORIES else [index]
+        place = list(together).index(index)
         fitted: dict[str, Callable[[Image], Image]] = {}
         last = None
         for target, source in pairs[index % step :: step]:
             if target != last:
-                reference, last = np.concatenate(other[target]), target
-                fitted = {arm: fit(reference) for arm, fit in arms.items()}
-            column = columns[source]
+                image, last = np.concatenate([columns[i][target] for i in others]), target
+                fitted = {arm: fit(image) for arm, fit in arms.items()}
+            slides = np.concatenate([columns[i][source] for i in together])
             for arm, normalize in fitted.items():
-                result = normalize(column)
-                de = _regions_difference(result, bands[target])
-                structure = gradient_correlation(column, result)
-                labels = {"arm": arm, "data": "fan", "unit": str(index)}
+                result = np.split(normalize(slides), len(together))[place]
+                de = _regions_difference(result, wanted[target])
+                structure = gradient_correlation(block[source], result)
+                labels = {"arm": arm, "data": reference, "unit": str(index)}
                 rows.append(labels | {"de": de, "structure": structure})
     return rows
 

@@ -39,11 +39,17 @@ class TrainingExample:
 
 @dataclass(frozen=True)
 class Objective:
-    """One way to train and to sample; `starts_from` is "noise" or "source"."""
+    """One way to train and to sample.
+
+    `starts_from` is "noise" or "source"; `has_one_step`: one call at the last time can give the
+    image, so that this step can be fine-tuned on pixels. Where it is not, the signal at the last
+    time is a few thousandths of the sample, and what is left after taking the noise off is noise.
+    """
 
     name: str
     starts_from: str
     default_steps: int
+    has_one_step: bool
 
     def make_scheduler(self) -> Any:
         """Return the diffusers scheduler that belongs to this objective."""
@@ -97,13 +103,12 @@ class Objective:
     def one_step(self, example: TrainingExample, prediction: Tensor, scheduler: Any) -> Tensor:
         """Return the clean latents that one call at the last time yields.
 
-        Raises `ValueError` for epsilon: at the last time the signal is a few thousandths of the
-        sample, and what is left after taking the noise off is noise.
+        Raises `ValueError` where the objective has no such step.
         """
+        if not self.has_one_step:
+            raise ValueError(f"{self.name} cannot make an image in one step")
         if self.name == "bridge":
             return example.sample - prediction
-        if self.name == "epsilon":
-            raise ValueError("epsilon cannot make an image in one step")
         table = scheduler.alphas_cumprod.to(prediction.device)
         share = table[example.timesteps.to(prediction.device)].view(-1, 1, 1, 1)
         return share.sqrt() * example.sample - (1.0 - share).sqrt() * prediction
@@ -122,9 +127,9 @@ class Objective:
 
 
 OBJECTIVES = {
-    "epsilon": Objective("epsilon", starts_from="noise", default_steps=20),
-    "v_zero_snr": Objective("v_zero_snr", starts_from="noise", default_steps=10),
-    "bridge": Objective("bridge", starts_from="source", default_steps=1),
+    "epsilon": Objective("epsilon", starts_from="noise", default_steps=20, has_one_step=False),
+    "v_zero_snr": Objective("v_zero_snr", starts_from="noise", default_steps=10, has_one_step=True),
+    "bridge": Objective("bridge", starts_from="source", default_steps=1, has_one_step=True),
 }
 
 

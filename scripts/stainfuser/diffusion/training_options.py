@@ -39,14 +39,14 @@ SIZED_PARTS = ("vae", "unet")
 
 def check_options(options: dict[str, Any]) -> None:
     """Raise `ConfigError` for the first option that cannot work."""
-    objective_named(options["objective"])
+    objective = objective_named(options["objective"])
     _check_choice("preset", options["preset"], PRESETS)
     _check_choice("start", options["start"], STARTS)
     _check_choice("mixed_precision", options["mixed_precision"], PRECISIONS)
-    if options["objective"] == "epsilon" and options["finetune_steps"] > 0:
+    if options["finetune_steps"] > 0 and not objective.has_one_step:
         raise ConfigError(
             "train.finetune_steps",
-            "the objective epsilon makes no image in one step",
+            f"the objective {objective.name} makes no image in one step",
             "set it to 0, or train.objective to v_zero_snr or bridge",
         )
     for key in ("steps", "finetune_steps", "stored_examples"):

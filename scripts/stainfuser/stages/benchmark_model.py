@@ -38,6 +38,8 @@ from stainfuser.diffusion.benchmark_summary import (
 )
 from stainfuser.diffusion.context_benchmark import compare_contexts, operation_rows
 from stainfuser.diffusion.head_evaluation import (
+    LABORATORIES,
+    SAME_BLOCK,
     Row,
     evaluate_fan,
     evaluate_recolouring,
@@ -165,6 +167,9 @@ def _colour_rows(
     if len(mosaics) > 1:
         with _Timed("staining protocols"):
             rows += evaluate_fan(arms, mosaics, fan_step)
+        with _Timed("staining protocols, where more is known"):
+            for known in (SAME_BLOCK, LABORATORIES):
+                rows += evaluate_fan(arms, mosaics, fan_step, known)
     return rows
 
 
