@@ -182,3 +182,23 @@ def test_checkpoint_of_another_head_is_refused(banks, tmp_path):
     other = type(new_head())(PARAMS)
     with pytest.raises(TrainingError, match="other options"):
         train_matcher(other, *banks, OPTIONS, seed=1, work_dir=tmp_path)
+
+
+def test_weights_are_as_good_as_more_pixels(banks):
+    samples = banks[0].samples
+    od, logits, groups = (
+        part[:1].float()
+        for part in (samples.od[:, None, HERE], samples.logits[:, :1], samples.group_logits[:, :1])
+    )
+    doubled = torch.cat([torch.arange(PIXELS), torch.arange(PIXELS // 2)])
+    weights = torch.ones(1, 1, PIXELS)
+    weights[..., : PIXELS // 2] = 2
+    weights = weights / weights.mean()
+    context = samples.context[:1, :1]
+    found = sampled_statistics(od, logits, groups, context, weights)
+    repeated = sampled_statistics(
+        od[:, :, doubled], logits[..., doubled], groups[..., doubled], context
+    )
+    torch.testing.assert_close(found.fractions, repeated.fractions)
+    torch.testing.assert_close(found.means(), repeated.means())
+    torch.testing.assert_close(found.context, repeated.context)

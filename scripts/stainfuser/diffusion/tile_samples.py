@@ -114,10 +114,13 @@ def sampled_statistics(
     parts = [torch.ones_like(flat[..., :1]), flat, flat[..., rows] * flat[..., columns]]
     moments = torch.cat(parts, dim=-1)
     moments = F.pad(moments, (0, MOMENTS - moments.shape[-1]))
+    counts = None
     if weights is not None:
         moments = moments * weights.flatten(0, 1)[..., None]
+        counts = weights.flatten(0, 1)[..., None]
     sums = moment_sums(moments, flat.amax(-1), logits.flatten(0, 1), group_logits.flatten(0, 1))
-    colours = tissue_moments(flat.transpose(1, 2)[..., None]).unflatten(0, (slides, tiles))
+    colours = tissue_moments(flat.transpose(1, 2)[..., None], counts)
+    colours = colours.unflatten(0, (slides, tiles))
     context = torch.cat([context[..., :-TISSUE_MOMENTS], colours], dim=-1)
     classes, groups = (part.unflatten(0, (slides, tiles)).sum(1) for part in sums)
     return ClassStatistics(torch.full((slides,), float(tiles)), context.sum(1), classes, groups)

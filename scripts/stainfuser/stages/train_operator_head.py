@@ -132,14 +132,15 @@ def train_operator_head(
     entries = read_split_table(split_path)
     with exclusive_folder(work_dir):
         torch.manual_seed(seed)
-        images = _training_images(images_dir, entries, tile_px, split_path, seed)
+        images = _training_images(images_dir, entries, tile_px, split_path)
+        images += draw_phantoms(tile_px, seed)
         head = OperatorHead(params)
         centres, variance = starting_classes(images, classes, tile_px, seed)
         head.start_classes(centres, STARTING_SOFTNESS * variance)
         head, losses = train_head(head, images, options, seed=seed, work_dir=work_dir)
         matcher_losses: list[dict[str, float]] = []
         if matcher_steps:
-            images = _training_images(images_dir, entries, matcher_tile_px, split_path, seed)
+            images = _training_images(images_dir, entries, matcher_tile_px, split_path)
             banks = (
                 sample_images(
                     head, images, matcher_tiles_per_image, matcher_pixels, matcher_tile_px, seed
@@ -165,13 +166,11 @@ def _training_images(
     entries: list[CollectionEntry],
     tile_px: int,
     split_path: Path | str,
-    seed: int,
 ) -> list[TrainingImage]:
     chosen = [entry for entry in entries if entry.split == "train" and entry.stain == "he"]
     if not chosen:
         raise InputError(split_path, "no H&E image has the split train", "mark some as train")
-    images = [prepare_image(e.file, read_entry(images_dir, e), tile_px) for e in chosen]
-    return images + draw_phantoms(tile_px, seed)
+    return [prepare_image(e.file, read_entry(images_dir, e), tile_px) for e in chosen]
 
 
 def _evaluate(
