@@ -143,8 +143,22 @@ def test_only_the_matcher_learns(banks, tmp_path):
     before = {name: value.clone() for name, value in head.state_dict().items()}
     average, losses = train_matcher(head, *banks, OPTIONS, seed=1, work_dir=tmp_path)
     assert len(losses) == OPTIONS.steps
-    changed = {n for n, v in average.state_dict().items() if not torch.equal(v, before[n])}
-    assert changed and all(name.startswith("matcher.") for name in changed)
+    own = before | {f"matcher_{n}": v for n, v in before.items() if n.startswith("context.")}
+    assert set(average.state_dict()) == set(own) and average.params.own_context
+    changed = {n for n, v in average.state_dict().items() if not torch.equal(v, own[n])}
+    assert {name.split(".")[0] for name in changed} == {"matcher", "matcher_context"}
+
+
+def test_an_own_context_changes_nothing_until_it_is_trained(head, banks):
+    batch = draw_recolourings(banks[0], 3, 1, 0)
+    matches = [h.match(batch.source, batch.target) for h in (head, head.with_own_context())]
+    assert all(torch.equal(a, b) for a, b in zip(*matches, strict=True))
+
+
+def test_a_head_with_its_own_context_is_saved_and_read(head, tmp_path):
+    head.with_own_context().save_pretrained(tmp_path)
+    again = type(head).from_pretrained(tmp_path)
+    assert again.params.own_context and hasattr(again, "matcher_context")
 
 
 def test_training_learns(banks, tmp_path):

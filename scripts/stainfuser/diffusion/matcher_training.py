@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from stainfuser.diffusion.head_state import TrainingState
-from stainfuser.diffusion.head_training import LABEL_WEIGHTS, LOSS_WEIGHTS, WANTED_STRUCTURE
+from stainfuser.diffusion.head_training import WANTED_STRUCTURE
 from stainfuser.diffusion.matcher_data import (
     MatcherBatch,
     PhantomBank,
@@ -40,6 +40,9 @@ from stainfuser.seeds import generator
 
 LOGGER = logging.getLogger("stainfuser")
 SAVE_EVERY = 250
+# As in `head_training`, the colour a little more beside structure, which holds by now.
+LOSS_WEIGHTS = {"rgb": 0.04, "structure": 10.0, "log_error": 0.05}
+LABEL_WEIGHTS = (0.5, 2.0, 1.0)
 # Names of what `matcher_losses` returns.
 LOSSES = ("colour", "rgb", "structure", "log_error", "error", "total")
 
@@ -64,9 +67,11 @@ def train_matcher(
     seed: int,
     work_dir: str | Path,
 ) -> tuple[OperatorHead, list[dict[str, float]]]:
-    """Train the matcher of `head` in place; return the running mean and the losses of every step.
+    """Train the matcher of a head further; return the running mean and the losses of every step.
 
-    A checkpoint in `work_dir` is continued, as by `head_training.train_head`.
+    It gets a context of its own (`OperatorHead.with_own_context`): that of `head` says what the
+    classes are, which must not change. A checkpoint in `work_dir` is continued, as by
+    `head_training.train_head`.
 
     Raises
     ------
@@ -74,11 +79,15 @@ def train_matcher(
         The loss is not finite, or the checkpoint belongs to another configuration.
     """
     started_from = sha256_content([value.tolist() for value in head.state_dict().values()])
+    if not head.params.own_context:
+        head = head.with_own_context()
     head.requires_grad_(False)
-    head.matcher.requires_grad_(True)
+    learning = [*head.matcher.parameters(), *head.matcher_context.parameters()]
+    for parameter in learning:
+        parameter.requires_grad_(True)
     state = TrainingState(
         head,
-        head.matcher.parameters(),
+        learning,
         options,
         seed,
         Path(work_dir) / "matcher.pt",
@@ -108,8 +117,8 @@ def matcher_losses(head: OperatorHead, batch: MatcherBatch) -> dict[str, Tensor]
         head.match(batch.target, batch.source), batch.target_od, batch.other, batch.target_labels
     )
     losses = {name: (value + back[name]) / 2 for name, value in there.items()}
-    weighted = [LOSS_WEIGHTS[name] * losses[name] for name in ("rgb", "structure", "log_error")]
-    return losses | {"total": losses["colour"] + sum(weighted)}
+    weighted = sum(weight * losses[name] for name, weight in LOSS_WEIGHTS.items())
+    return losses | {"total": losses["colour"] + weighted}
 
 
 def _match_losses(match: Match, od: Tensor, truth_od: Tensor, labels: Tensor) -> dict[str, Tensor]:
