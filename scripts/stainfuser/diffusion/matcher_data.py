@@ -57,7 +57,7 @@ from stainfuser.stain.weak_labels import BACKGROUND, NUCLEI
 STAINS = 3
 STAIN_ATTEMPTS = 20
 # Tiles of source and target per example, one combination per step.
-SET_SIZES = ((1, 1), (1, 1), (1, 1), (2, 2), (1, 3), (3, 1))
+SET_SIZES = ((1, 1), (1, 1), (1, 1), (1, 1), (2, 2), (1, 3), (3, 1))
 # Of so many tiles that do not overlap the source, targets are the most like, the most unlike, or
 # any: the nearest or farthest share of them.
 CANDIDATES, EXTREME_SHARE = 24, 0.25
