@@ -9,7 +9,6 @@ with recorded(snakemake):
         split_path=snakemake.input.split,
         head_dir=snakemake.output.head,
         losses_path=snakemake.output.losses,
-        matcher_losses_path=snakemake.output.matcher_losses,
         summary_path=snakemake.output.summary,
         sheet_path=snakemake.output.sheet,
         work_dir=snakemake.params.work,

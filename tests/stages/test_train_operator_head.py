@@ -22,14 +22,6 @@ OPTIONS = {
     "tile_px": 32,
     "learning_rate": 1e-3,
     "weight_decay": 1e-4,
-    "matcher_steps": 2,
-    "matcher_examples_per_step": 3,
-    "matcher_tiles_per_image": 24,
-    "matcher_tile_px": 48,
-    "matcher_pixels": 64,
-    "matcher_phantoms": 2,
-    "matcher_phantom_share": 0.5,
-    "matcher_learning_rate": 1e-3,
 }
 
 
@@ -49,7 +41,6 @@ def tissue(seed, side=160):
 @pytest.fixture
 def collection(tmp_path, monkeypatch):
     monkeypatch.setattr(stage, "draw_phantoms", lambda tile_px, seed: [])
-    monkeypatch.setattr(stage, "SECTIONS", 1)
     rows = ["file,split,stain,licence"]
     for seed, (split, stain) in enumerate(
         [("train", "he"), ("train", "he"), ("test", "he"), ("test", "he"), ("test", "ihc")]
@@ -67,7 +58,6 @@ def run(folder, name, **changes):
         "split_path": folder / "split.csv",
         "head_dir": out / "head",
         "losses_path": out / "losses.csv",
-        "matcher_losses_path": out / "matcher_losses.csv",
         "summary_path": out / "summary.csv",
         "sheet_path": out / "sheet.png",
         "work_dir": out / "work",
@@ -82,9 +72,8 @@ def test_head_losses_numbers_and_sheet_are_written(collection):
     out = run(collection, "a")
     head = OperatorHead.from_pretrained(out / "head")
     assert np.isfinite(head.solve(*[head.summarise([tissue(9)])] * 2).coefficients).all()
-    for name in ("losses.csv", "matcher_losses.csv"):
-        with open(out / name) as handle:
-            assert len(list(csv.DictReader(handle))) == 2
+    with open(out / "losses.csv") as handle:
+        assert len(list(csv.DictReader(handle))) == 2
     with open(out / "summary.csv") as handle:
         rows = list(csv.DictReader(handle))
     assert {"operator_head", "identity", "reinhard", "macenko"} == {row["arm"] for row in rows}
@@ -96,22 +85,8 @@ def test_head_losses_numbers_and_sheet_are_written(collection):
 
 def test_same_seed_gives_the_same_bytes(collection):
     first, second = run(collection, "a"), run(collection, "b")
-    for name in (
-        "head/model.safetensors",
-        "head/config.json",
-        "losses.csv",
-        "matcher_losses.csv",
-        "summary.csv",
-    ):
+    for name in ("head/model.safetensors", "head/config.json", "losses.csv", "summary.csv"):
         assert (first / name).read_bytes() == (second / name).read_bytes()
-
-
-def test_without_steps_of_its_own_the_matcher_stays_as_it_was(collection):
-    trained = OperatorHead.from_pretrained(run(collection, "a") / "head").state_dict()
-    whole = OperatorHead.from_pretrained(run(collection, "b", matcher_steps=0) / "head")
-    changed = {name for name, value in whole.state_dict().items() if not value.equal(trained[name])}
-    assert changed and all(name.startswith("matcher.") for name in changed)
-    assert (collection / "b" / "matcher_losses.csv").read_text().startswith("colour,")
 
 
 def test_nothing_to_train_on_is_said(collection):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from stainfuser.diffusion import head_state, head_training
+from stainfuser.diffusion import head_training
 from stainfuser.diffusion.head_data import (
     COLOUR_STEP,
     draw_batch,
@@ -144,7 +144,7 @@ def test_losses_are_finite_and_reach_every_parameter(images):
 
 
 def test_training_learns(images, tmp_path, monkeypatch):
-    monkeypatch.setattr(head_state, "WARM_UP_STEPS", 5)
+    monkeypatch.setattr(head_training, "WARM_UP_STEPS", 5)
     head = new_head()
     batches = [draw_batch(images, 12, 32, 2, step) for step in range(3)]
     before = mean_losses(head, batches)

@@ -6,7 +6,6 @@ rule train_operator_head:
     output:
         head=directory("results/compact/operator_head"),
         losses="results/compact/operator_head_losses.csv",
-        matcher_losses="results/compact/class_matcher_losses.csv",
         summary="results/compact/operator_head_summary.csv",
         sheet="results/compact/operator_head_sheet.png",
     log:

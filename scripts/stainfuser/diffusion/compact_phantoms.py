@@ -22,7 +22,6 @@ from stainfuser.stain.phantom_laboratories import LABORATORIES, Laboratory
 from stainfuser.stain.phantom_layout import target_composition
 from stainfuser.stain.phantom_optics import render
 from stainfuser.stain.phantom_tissue import Section, build_section
-from stainfuser.stain.phantom_unseen import with_scanner_optics
 
 SIDE_PX, MPP = 768, 0.5
 # Whole factors by which rendered windows are averaged.
@@ -50,16 +49,17 @@ def draw_phantom_pair(
     """
     sources, targets = SET_SIZES[rng.integers(len(SET_SIZES))]
     here, there = draw_laboratory(rng), draw_laboratory(rng)
-    same_optics = with_scanner_optics(there, here)
+    optics = ("blur_um", "sharpening", "glare", "noise", "jpeg")
+    same_optics = dataclasses.replace(there, **{name: getattr(here, name) for name in optics})
     factor = int(rng.choice(FACTORS, p=FACTOR_SHARES))
     first, second = (sections[i] for i in rng.integers(0, len(sections), 2))
     source, truth, target = [], [], []
     for _ in range(sources):
-        part, noise = draw_window(first, tile_px * factor, rng), int(rng.integers(2**31))
+        part, noise = _draw_window(first, tile_px * factor, rng), int(rng.integers(2**31))
         for laboratory, tiles in ((here, source), (same_optics, truth)):
-            tiles.append(rendered(part, laboratory, factor, np.random.default_rng(noise)))
+            tiles.append(_rendered(part, laboratory, factor, np.random.default_rng(noise)))
     for _ in range(targets):
-        target.append(rendered(draw_window(second, tile_px * factor, rng), there, factor, rng))
+        target.append(_rendered(_draw_window(second, tile_px * factor, rng), there, factor, rng))
     stacks = [np.stack(tiles) for tiles in (source, truth, target)]
     return finished_pair(*stacks, head, rng)
 
@@ -87,7 +87,7 @@ def _as_field(values: NDArray[np.float64]) -> Any:
     return tuple(float(v) for v in values) if values.ndim == 1 else values
 
 
-def draw_window(section: Section, side_px: int, rng: np.random.Generator) -> Section:
+def _draw_window(section: Section, side_px: int, rng: np.random.Generator) -> Section:
     """Cut a window with its margin; one with tissue in it, if that is found."""
     wide = side_px + 2 * MARGIN_PX
     for _ in range(ATTEMPTS):
@@ -99,7 +99,7 @@ def draw_window(section: Section, side_px: int, rng: np.random.Generator) -> Sec
     return Section(section.grid, np.ascontiguousarray(amounts), section.pen, labels)
 
 
-def rendered(
+def _rendered(
     part: Section, laboratory: Laboratory, factor: int, rng: np.random.Generator
 ) -> NDArray[np.uint8]:
     """Stain and scan a window, take its margin off and average it."""

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from stainfuser.diffusion.head_data import COLOUR_STEP, HeadBatch, draw_batch
-from stainfuser.diffusion.head_state import TrainingState
 from stainfuser.diffusion.training_images import TrainingImage
+from stainfuser.errors import TrainingError
+from stainfuser.files import atomic_path, sha256_content
 from stainfuser.logs import progress
 from stainfuser.nn.class_matcher import Match
 from stainfuser.nn.od_torch import (
@@ -23,6 +27,7 @@ from stainfuser.nn.od_torch import (
     rgb_to_lab,
 )
 from stainfuser.nn.operator_head import OperatorHead
+from stainfuser.seeds import derive_seed
 
 LOGGER = logging.getLogger("stainfuser")
 # Weights of the parts of the loss; the colour difference itself has the weight 1.
@@ -40,6 +45,10 @@ LABEL_WEIGHTS = (0.5, 3.0, 1.0)
 WANTED_STRUCTURE = 0.985
 # Labels are taken at the resolution of the classes.
 LABEL_STEP = 2
+MAX_GRADIENT_NORM = 1.0
+WARM_UP_STEPS = 100
+FINAL_RATE_FRACTION = 0.02
+EMA_DECAY = 0.99
 
 
 @dataclass(frozen=True)
@@ -72,7 +81,7 @@ def train_head(
     TrainingError
         The loss is not finite, or the checkpoint belongs to another configuration.
     """
-    state = TrainingState(head, head.parameters(), options, seed, Path(work_dir) / "head.pt")
+    state = _TrainingState(head, options, seed, Path(work_dir) / "head.pt")
     state.resume()
     head.train()
     remaining = range(state.step, options.steps)
@@ -151,6 +160,80 @@ def mean_losses(head: OperatorHead, batches: Sequence[HeadBatch]) -> dict[str, f
     head.eval()
     all_losses = [head_losses(head, batch) for batch in batches]
     return {n: float(torch.stack([x[n] for x in all_losses]).mean()) for n in all_losses[0]}
+
+
+class _TrainingState:
+    """Model, optimiser, running mean and losses, as one checkpoint."""
+
+    def __init__(
+        self, head: OperatorHead, options: HeadTrainingOptions, seed: int, path: Path
+    ) -> None:
+        self.head, self.options, self.path = head, options, path
+        self.average = copy.deepcopy(head).eval().requires_grad_(False)
+        self.optimizer = torch.optim.AdamW(
+            head.parameters(), options.learning_rate, weight_decay=options.weight_decay
+        )
+        self.step = 0
+        self.losses: list[dict[str, float]] = []
+        self.configuration = sha256_content(
+            [vars(options), head.params.to_dict(), derive_seed(seed, "operator_head")]
+        )
+
+    def update(self, losses: dict[str, Tensor]) -> None:
+        """Take one step of the optimiser; raise `TrainingError` where the loss is not finite."""
+        if not torch.isfinite(losses["total"]):
+            found = f"the loss of step {self.step} is not finite"
+            remedy = f"lower the learning rate; the last good state is in {self.path.name}"
+            raise TrainingError("operator head", found, remedy)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.options.learning_rate * self._rate()
+        self.optimizer.zero_grad(set_to_none=True)
+        losses["total"].backward()
+        norm = torch.nn.utils.clip_grad_norm_(self.head.parameters(), MAX_GRADIENT_NORM)
+        # A singular solve gives a finite loss and an endless gradient: leave such a step out.
+        if torch.isfinite(norm):
+            self.optimizer.step()
+        self.step += 1
+        self._average()
+        self.losses.append({name: float(value.detach()) for name, value in losses.items()})
+
+    def save(self) -> None:
+        """Write the checkpoint atomically."""
+        content: dict[str, Any] = {
+            "configuration": self.configuration,
+            "step": self.step,
+            "losses": self.losses,
+            "head": self.head.state_dict(),
+            "average": self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+        with atomic_path(self.path) as partial:
+            torch.save(content, partial)
+
+    def resume(self) -> None:
+        """Continue from the checkpoint, if there is one."""
+        if not self.path.exists():
+            return
+        content = torch.load(self.path, weights_only=True)
+        if content["configuration"] != self.configuration:
+            found = "the checkpoint was written with other options or another seed"
+            raise TrainingError(self.path, found, "remove it or restore the options")
+        self.step, self.losses = content["step"], content["losses"]
+        self.head.load_state_dict(content["head"])
+        self.average.load_state_dict(content["average"])
+        self.optimizer.load_state_dict(content["optimizer"])
+
+    def _rate(self) -> float:
+        """Return the share of the learning rate: warm-up, then half a cosine."""
+        done = self.step / self.options.steps
+        cosine = 0.5 * (1 + math.cos(math.pi * done))
+        return min(1.0, (self.step + 1) / WARM_UP_STEPS) * max(FINAL_RATE_FRACTION, cosine)
+
+    def _average(self) -> None:
+        decay = min(EMA_DECAY, self.step / (self.step + 10))
+        with torch.no_grad():
+            for mean, value in zip(self.average.parameters(), self.head.parameters(), strict=True):
+                mean.lerp_(value, 1 - decay)
 
 
 def _channels_first(tiles: Tensor) -> Tensor:

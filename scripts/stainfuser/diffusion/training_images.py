@@ -66,27 +66,18 @@ def draw_scale(image: TrainingImage, rng: np.random.Generator) -> int:
     return int(rng.choice(len(shares), p=shares / shares.sum()))
 
 
-def draw_window(
-    image: TrainingImage, scale: int, tile_px: int, rng: np.random.Generator
-) -> tuple[slice, slice]:
-    """Return rows and columns of a tile at one scale; one with tissue, if that is found."""
-    labels = image.labels[scale]
-    for _ in range(TILE_ATTEMPTS):
-        row, column = (int(rng.integers(side - tile_px + 1)) for side in labels.shape)
-        window = (slice(row, row + tile_px), slice(column, column + tile_px))
-        if (labels[window] != BACKGROUND).mean() >= MIN_TISSUE_FRACTION:
-            break
-    return window
-
-
 def draw_tile(
     image: TrainingImage, scale: int, tile_px: int, rng: np.random.Generator
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Cut a tile and its labels out of one scale, turned and mirrored; with tissue, if found."""
-    window = draw_window(image, scale, tile_px, rng)
+    pixels, labels = image.pixels[scale], image.labels[scale]
+    for _ in range(TILE_ATTEMPTS):
+        row, column = (rng.integers(side - tile_px + 1) for side in labels.shape)
+        window = (slice(row, row + tile_px), slice(column, column + tile_px))
+        if (labels[window] != BACKGROUND).mean() >= MIN_TISSUE_FRACTION:
+            break
     turns, flip = int(rng.integers(4)), rng.random() < 0.5
-    parts = (image.pixels[scale][window], image.labels[scale][window])
-    return tuple(_turned(part, turns, flip) for part in parts)
+    return _turned(pixels[window], turns, flip), _turned(labels[window], turns, flip)
 
 
 def unlikeness(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> float:

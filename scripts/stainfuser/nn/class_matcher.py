@@ -52,8 +52,6 @@ class OperatorHeadParams:
         Attention layers over the classes, and their heads.
     max_side_px
         Larger tiles are averaged by a whole factor until they fit, as in training.
-    own_context
-        Whether matching embeds a slide's context by itself, or as recognising its classes does.
     """
 
     classes: int
@@ -63,12 +61,10 @@ class OperatorHeadParams:
     token_layers: int
     token_heads: int
     max_side_px: int
-    own_context: bool = False
 
     def to_dict(self) -> dict[str, object]:
-        """Return the parameters as JSON-able values; `own_context` only where it is set."""
-        content = asdict(self) | {"widths": list(self.widths)}
-        return {name: value for name, value in content.items() if value is not False}
+        """Return the parameters as JSON-able values."""
+        return asdict(self) | {"widths": list(self.widths)}
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Self:

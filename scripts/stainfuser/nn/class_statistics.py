@@ -165,23 +165,14 @@ def _symmetric(upper: Tensor) -> Tensor:
 def class_sums(rgb: Tensor, logits: Tensor, group_logits: Tensor) -> tuple[Tensor, Tensor]:
     """Return (N, K, MOMENTS) and (N, 3, MOMENTS): moments of the OD in each class and group."""
     od = rgb_to_od(rgb)
-    densest = halved(od).amax(1).flatten(1)
-    return moment_sums(pixel_moments(od), densest, logits.flatten(2), group_logits.flatten(2))
-
-
-def moment_sums(
-    moments: Tensor, densest: Tensor, logits: Tensor, group_logits: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Return `class_sums` of P pixels.
-
-    `moments` (N, P, MOMENTS), `densest` (N, P): OD of each pixel's densest channel, `logits`
-    (N, K, P), `group_logits` (N, 3, P).
-    """
-    classes = logits.softmax(dim=1) @ moments
+    moments = pixel_moments(od)
+    od = halved(od)
+    classes = logits.flatten(2).softmax(dim=1) @ moments
     # Sharpened, or the little doubt about much tissue would outweigh a little glass; and glass is
     # light, whatever the network says.
-    share = (GROUP_SHARPNESS * group_logits.detach()).softmax(dim=1)
-    is_light = torch.sigmoid((MAX_GLASS_OD - densest) / GLASS_OD_SOFTNESS)
+    share = (GROUP_SHARPNESS * group_logits.detach().flatten(2)).softmax(dim=1)
+    is_light = torch.sigmoid((MAX_GLASS_OD - od.amax(1).flatten(1)) / GLASS_OD_SOFTNESS)
     glass, nuclei, other = share.unbind(1)
     share = torch.stack([glass * is_light, nuclei, other + glass * (1 - is_light)], dim=1)
-    return classes, share @ moments
+    groups = share @ moments
+    return classes, groups

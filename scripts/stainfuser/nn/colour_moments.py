@@ -18,14 +18,9 @@ DEVIATION_FLOOR = 0.03
 MAX_DEVIATIONS = 4.0
 
 
-def tissue_moments(od: Tensor, counts: Tensor | None = None) -> Tensor:
-    """Return (N, TISSUE_MOMENTS): means over the pixels of (N, 3, H, W) optical densities.
-
-    `counts` (N, H, W), mean 1: how much tissue each pixel stands for.
-    """
+def tissue_moments(od: Tensor) -> Tensor:
+    """Return (N, TISSUE_MOMENTS): means over the pixels of (N, 3, H, W) optical densities."""
     weight = torch.sigmoid((od.sum(1, keepdim=True) - STAINED_OD) * STAINED_SLOPE)
-    if counts is not None:
-        weight = weight * counts[:, None]
     products = od[:, (0, 0, 0, 1, 1, 2)] * od[:, (0, 1, 2, 1, 2, 2)]
     return (torch.cat([torch.ones_like(weight), od, products], dim=1) * weight).mean((2, 3))
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -73,7 +72,11 @@ class OperatorHead(nn.Module):
             _block(eighth, eighth),
             _block(eighth, eighth, dilation=2),
         )
-        self.context = _context_layers(params)
+        self.context = nn.Sequential(
+            nn.Linear(2 * eighth + TISSUE_MOMENTS + 3, params.context_width),
+            nn.SiLU(),
+            nn.Linear(params.context_width, params.context_width),
+        )
         self.up_quarter = nn.Conv2d(eighth, quarter, 1)
         self.mix_quarter = _block(quarter, quarter)
         self.film_quarter = nn.Linear(params.context_width, 2 * quarter)
@@ -93,8 +96,6 @@ class OperatorHead(nn.Module):
         known = params.context_width + params.classes + len(GROUPS) + TISSUE_MOMENTS
         self.is_he = nn.Sequential(nn.Linear(known, 64), nn.SiLU(), nn.Linear(64, 1))
         self.matcher = ClassMatcher(params)
-        if params.own_context:
-            self.matcher_context = _context_layers(params)
 
     # ---- tiles to statistics -------------------------------------------------------------------
 
@@ -113,17 +114,13 @@ class OperatorHead(nn.Module):
 
     def embed_context(self, context: Tensor, images: Tensor) -> Tensor:
         """Return (..., C): the look of a slide from the sums of its (...) tiles' contexts."""
-        return self.context(self._known_context(context, images))
-
-    def _known_context(self, context: Tensor, images: Tensor) -> Tensor:
-        """Return what the layers of the context read."""
         eighth = self.params.widths[2]
         mean = context / images[..., None]
         features, squares, tissue = mean.split([eighth, eighth, TISSUE_MOMENTS], dim=-1)
         deviation = (squares - features.square()).clamp(min=1e-6).sqrt()
         colour = ColourMoments(tissue)
         known = [features, deviation, tissue[..., :1], colour.mean, colour.covariance]
-        return torch.cat([*known, colour.deviation()[..., :3]], dim=-1)
+        return self.context(torch.cat([*known, colour.deviation()[..., :3]], dim=-1))
 
     def classify(self, encoded: Encoded, look: Tensor) -> tuple[Tensor, Tensor]:
         """Return logits (N, K, h, w) of the classes and (N, 3, h, w) of `GROUPS` at 1/2 size.
@@ -185,16 +182,8 @@ class OperatorHead(nn.Module):
 
     def match(self, source: ClassStatistics, target: ClassStatistics) -> Match:
         """Return the operators that carry B sources to B targets."""
-        layers = self.matcher_context if self.params.own_context else self.context
-        looks = [layers(self._known_context(s.context, s.images)) for s in (source, target)]
+        looks = [self.embed_context(side.context, side.images) for side in (source, target)]
         return self.matcher(source, target, *looks)
-
-    def with_own_context(self) -> Self:
-        """Return a copy whose matching embeds the context by itself, so far to the same end."""
-        head = type(self)(replace(self.params, own_context=True))
-        own = {f"matcher_{n}": v for n, v in self.state_dict().items() if n.startswith("context.")}
-        head.load_state_dict(self.state_dict() | own)
-        return head
 
     # ---- for users -----------------------------------------------------------------------------
 
@@ -291,14 +280,6 @@ class OperatorHead(nn.Module):
         if not all(bool(torch.isfinite(value).all()) for value in weights.values()):
             raise InputError(folder / WEIGHTS_NAME, "some weights are not finite", remedy)
         return head.eval().requires_grad_(False)
-
-
-def _context_layers(params: OperatorHeadParams) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Linear(2 * params.widths[2] + TISSUE_MOMENTS + 3, params.context_width),
-        nn.SiLU(),
-        nn.Linear(params.context_width, params.context_width),
-    )
 
 
 def _batched(statistics: ClassStatistics) -> ClassStatistics:

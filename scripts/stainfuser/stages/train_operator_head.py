@@ -1,7 +1,4 @@
-"""Train the operator head on recolourings of real tissue and measure it on held-out tissue.
-
-First the whole head, on tiles; then its class matcher alone, on many more pairs of sampled pixels.
-"""
+"""Train the operator head on recolourings of real tissue and measure it on held-out tissue."""
 
 from __future__ import annotations
 
@@ -24,12 +21,6 @@ from stainfuser.diffusion.head_evaluation import (
 from stainfuser.diffusion.head_phantoms import draw_phantoms
 from stainfuser.diffusion.head_sheets import stain_sheet
 from stainfuser.diffusion.head_training import HeadTrainingOptions, train_head
-from stainfuser.diffusion.matcher_data import sample_images, sample_phantoms
-from stainfuser.diffusion.matcher_training import (
-    LOSSES,
-    MatcherTrainingOptions,
-    train_matcher,
-)
 from stainfuser.diffusion.training_images import TrainingImage, prepare_image
 from stainfuser.errors import InputError
 from stainfuser.files import exclusive_folder, sha256_file, write_rows
@@ -48,8 +39,6 @@ from stainfuser.stamps import make_stamp
 LOGGER = logging.getLogger("stainfuser")
 # Factor on the variance of the starting classes: softer ones are easier to move.
 STARTING_SOFTNESS = 24.0
-# Phantom sections that the matcher's pairs are windows of.
-SECTIONS = 10
 # Every so manieth pair of protocols of the mosaics is measured after training.
 FAN_STEP = 4
 
@@ -60,7 +49,6 @@ def train_operator_head(
     split_path: Path | str,
     head_dir: Path | str,
     losses_path: Path | str,
-    matcher_losses_path: Path | str,
     summary_path: Path | str,
     sheet_path: Path | str,
     work_dir: Path | str,
@@ -78,14 +66,6 @@ def train_operator_head(
     tile_px: int,
     learning_rate: float,
     weight_decay: float,
-    matcher_steps: int,
-    matcher_examples_per_step: int,
-    matcher_tiles_per_image: int,
-    matcher_tile_px: int,
-    matcher_pixels: int,
-    matcher_phantoms: int,
-    matcher_phantom_share: float,
-    matcher_learning_rate: float,
 ) -> None:
     """Train on the split ``train`` and on phantoms, measure on ``test``; see `HeadTrainingOptions`.
 
@@ -95,14 +75,14 @@ def train_operator_head(
         Folder of real images, and the table that divides them (`io.image_collection`).
     head_dir
         Folder of the trained head: ``config.json``, ``model.safetensors``.
-    losses_path, matcher_losses_path
-        CSV, one row per step: of the whole head, and then of its matcher.
+    losses_path
+        CSV, one row per step.
     summary_path
         CSV: arm, data, metric, mean, worst, n on held-out tissue.
     sheet_path
         PNG: held-out sources in the stains of held-out targets.
     work_dir
-        Folder of the checkpoints.
+        Folder of the checkpoint.
 
     Raises
     ------
@@ -116,48 +96,18 @@ def train_operator_head(
         classes, tuple(widths), context_width, token_width, token_layers, token_heads, max_side_px
     )
     options = HeadTrainingOptions(steps, tiles_per_step, tile_px, learning_rate, weight_decay)
-    matcher_options = MatcherTrainingOptions(
-        matcher_steps,
-        matcher_examples_per_step,
-        matcher_phantom_share,
-        matcher_learning_rate,
-        weight_decay,
-    )
-    stored = {
-        "tiles_per_image": matcher_tiles_per_image,
-        "tile_px": matcher_tile_px,
-        "pixels": matcher_pixels,
-        "phantoms": matcher_phantoms,
-    }
     entries = read_split_table(split_path)
     with exclusive_folder(work_dir):
         torch.manual_seed(seed)
-        images = _training_images(images_dir, entries, tile_px, split_path)
-        images += draw_phantoms(tile_px, seed)
+        images = _training_images(images_dir, entries, tile_px, split_path, seed)
         head = OperatorHead(params)
         centres, variance = starting_classes(images, classes, tile_px, seed)
         head.start_classes(centres, STARTING_SOFTNESS * variance)
         head, losses = train_head(head, images, options, seed=seed, work_dir=work_dir)
-        matcher_losses: list[dict[str, float]] = []
-        if matcher_steps:
-            images = _training_images(images_dir, entries, matcher_tile_px, split_path)
-            banks = (
-                sample_images(
-                    head, images, matcher_tiles_per_image, matcher_pixels, matcher_tile_px, seed
-                ),
-                sample_phantoms(
-                    head, matcher_phantoms, matcher_pixels, matcher_tile_px, seed, SECTIONS
-                ),
-            )
-            head, matcher_losses = train_matcher(
-                head, *banks, matcher_options, seed=seed, work_dir=work_dir
-            )
     configuration = params.to_dict() | vars(options) | {"seed": seed}
-    configuration["matcher"] = vars(matcher_options) | stored
     stamp = make_stamp("train_operator_head", configuration, split_sha256=sha256_file(split_path))
     head.save_pretrained(head_dir, stamp)
     write_rows(losses_path, list(losses[0]), losses)
-    write_rows(matcher_losses_path, LOSSES, matcher_losses)
     _evaluate(head, images_dir, entries, summary_path, sheet_path, seed)
 
 
@@ -166,11 +116,13 @@ def _training_images(
     entries: list[CollectionEntry],
     tile_px: int,
     split_path: Path | str,
+    seed: int,
 ) -> list[TrainingImage]:
     chosen = [entry for entry in entries if entry.split == "train" and entry.stain == "he"]
     if not chosen:
         raise InputError(split_path, "no H&E image has the split train", "mark some as train")
-    return [prepare_image(e.file, read_entry(images_dir, e), tile_px) for e in chosen]
+    images = [prepare_image(e.file, read_entry(images_dir, e), tile_px) for e in chosen]
+    return images + draw_phantoms(tile_px, seed)
 
 
 def _evaluate(
