@@ -35,6 +35,8 @@ ORACLE = "operator fitted to the truth"
 # An operator that was fitted to the reference's tissue in both stains: what a method that knew all
 # about the reference, and nothing of the truth, could reach.
 REFERENCE_ORACLE = "operator fitted to the reference in both stains"
+# From the one that knows less to the one that knows more.
+ORACLES = (REFERENCE_ORACLE, ORACLE)
 # Sources whose summaries are kept.
 REMEMBERED = 64
 

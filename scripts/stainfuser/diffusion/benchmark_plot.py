@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from stainfuser.diffusion.benchmark_arms import IDENTITY, MODEL_ARMS, ORACLE, REFERENCE_ORACLE
+from stainfuser.diffusion.benchmark_arms import IDENTITY, MODEL_ARMS, ORACLES
 from stainfuser.diffusion.benchmark_summary import AT_MOST_TIMES, BOUNDS
 from stainfuser.diffusion.head_evaluation import Row
 from stainfuser.files import atomic_path
 from stainfuser.stain.classical import BENCHMARK_METHODS
 
-ORDER = (IDENTITY, *BENCHMARK_METHODS, *MODEL_ARMS, REFERENCE_ORACLE, ORACLE)
+ORDER = (IDENTITY, *BENCHMARK_METHODS, *MODEL_ARMS, *ORACLES)
 PEER_COLOUR, MODEL_COLOUR, WORST_COLOUR, LIMIT_COLOUR = "#8a8496", "#7b2d8e", "#c9c4d2", "#1f7a4d"
 METRIC, LABEL = "de", "CIEDE2000 to the truth"
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stainfuser.diffusion.benchmark_arms import MODEL_ARMS, ORACLE, REFERENCE_ORACLE
+from stainfuser.diffusion.benchmark_arms import MODEL_ARMS, ORACLES
 from stainfuser.diffusion.head_evaluation import Row, grouped, worst_of
 from stainfuser.seeds import generator
 from stainfuser.stain.bootstrap import bootstrap_means
@@ -152,9 +152,9 @@ def as_notes(summary: Sequence[Row]) -> str:
             name = data.removeprefix("degenerate, ")
             lines.append(f"| {name} | {_short(row['mean'])} ({_short(row['worst'])}) | {moved} |")
     lines.append("")
+    asked = {bound.data for bound in BOUNDS}
     for (arm, data, metric), row in table.items():
-        asked = data in {bound.data for bound in BOUNDS}
-        if arm in (ORACLE, REFERENCE_ORACLE) and metric == "de" and asked:
+        if arm in ORACLES and metric == "de" and data in asked:
             lines.append(f"{data}: an {arm} reaches CIEDE2000 {_short(row['mean'])}.")
         if metric.startswith("seconds_from"):
             calls = metric.removeprefix("seconds_from_").replace("_", " ")

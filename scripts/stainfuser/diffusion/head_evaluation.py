@@ -30,7 +30,6 @@ from stainfuser.nn.operator_head import OperatorHead
 from stainfuser.seeds import generator
 from stainfuser.stain.benchmark_tasks import (
     FAN_PROTOCOLS,
-    FAN_REGIONS,
     background_change,
     bands_difference,
     composition_pairs,
@@ -149,29 +148,33 @@ def evaluate_fan(
     - `LABORATORIES`: those of all other blocks together, and the source is all blocks of its
       protocol together: what is known where a laboratory's slides are normalised as one.
     """
-    columns = [[np.concatenate(slide) for slide in split_mosaic(mosaic)] for mosaic in mosaics]
+    blocks = [split_mosaic(mosaic) for mosaic in mosaics]
+    columns = [[np.concatenate(regions) for regions in block] for block in blocks]
+    # The same arrays for every target: an arm may look at each of its sources once.
+    laboratories = [np.concatenate(slides) for slides in zip(*columns, strict=True)]
     pairs = [(t, s) for t in range(FAN_PROTOCOLS) for s in range(FAN_PROTOCOLS) if s != t]
     rows: list[Row] = []
-    for index, block in enumerate(columns):
-        wanted = [[region_bands(r) for r in np.split(slide, FAN_REGIONS)] for slide in block]
+    for index, block in enumerate(blocks):
+        bands = [[region_bands(region) for region in regions] for regions in block]
         others = {
             OTHER_BLOCK: [(index + 1) % len(columns)],
             SAME_BLOCK: [index],
             LABORATORIES: [other for other in range(len(columns)) if other != index],
         }[reference]
-        together = range(len(columns)) if reference == LABORATORIES else [index]
-        place = list(together).index(index)
+        pooled = reference == LABORATORIES
+        sources, place = (laboratories, index) if pooled else (columns[index], 0)
         fitted: dict[str, Callable[[Image], Image]] = {}
         last = None
         for target, source in pairs[index % step :: step]:
             if target != last:
                 image, last = np.concatenate([columns[i][target] for i in others]), target
                 fitted = {arm: fit(image) for arm, fit in arms.items()}
-            slides = np.concatenate([columns[i][source] for i in together])
+            column = columns[index][source]
+            own = slice(place * len(column), (place + 1) * len(column))
             for arm, normalize in fitted.items():
-                result = np.split(normalize(slides), len(together))[place]
-                de = _regions_difference(result, wanted[target])
-                structure = gradient_correlation(block[source], result)
+                result = normalize(sources[source])[own]
+                de = _regions_difference(result, bands[target])
+                structure = gradient_correlation(column, result)
                 labels = {"arm": arm, "data": reference, "unit": str(index)}
                 rows.append(labels | {"de": de, "structure": structure})
     return rows
